@@ -1,0 +1,133 @@
+"""The configuration of a run: what is hashed, stored beside the results and accepted from users.
+
+A run is `data` + `variant` (with its `options`) + `training` + `evaluation` + `seed`. The id of a run is a hash of
+the resolved configuration, so the same run is never computed twice and an interrupted one is found again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+T = TypeVar("T", bound=BaseModel)
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message names the field and what it accepts."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Part):
+    """What is aligned.
+
+    Attributes:
+        dataset: name in `labkit.data.DATASETS`, or the path of an `.npz` file of arrays.
+        modalities: two or more of the data set's modalities.
+        missing: share of the items of the training and validation samples that are dropped, completely at random;
+            every sample keeps at least one item. The test samples stay complete.
+    """
+
+    dataset: str = "stamps"
+    modalities: tuple[str, ...] = ("image", "text", "speech_fr")
+    missing: Share = 0.0
+
+    @field_validator("modalities")
+    @classmethod
+    def _at_least_two(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(value) < 2 or len(set(value)) != len(value):
+            raise ValueError(f"needs two or more different modalities, got {list(value)}")
+        return value
+
+
+class TrainingConfig(_Part):
+    """How trained variants are optimised (closed forms ignore it).
+
+    Attributes:
+        epochs: upper limit of passes over the training samples.
+        batch_size: samples of a step.
+        learning_rate: peak of the schedule (linear warm-up, then cosine to zero).
+        weight_decay: of AdamW.
+        warmup: share of the steps spent warming up.
+        gradient_clip: largest gradient norm.
+        patience: epochs without a better validation score after which training stops.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 60
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    warmup: Share = 0.1
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] = 15
+
+
+class EvaluationConfig(_Part):
+    """What is measured on the test samples.
+
+    Attributes:
+        corruptions: names in `labkit.corruptions.CORRUPTIONS` for the robustness curves; empty for none.
+        corruption_seeds: independent draws of each corruption; the curve is their mean.
+        bootstrap: resamples of each interval.
+    """
+
+    corruptions: tuple[str, ...] = ("feature_noise", "feature_masking", "missing_modality")
+    corruption_seeds: Annotated[int, Field(ge=1)] = 2
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+
+
+class RunConfig(_Part):
+    """Everything that determines a run.
+
+    Attributes:
+        data: see `DataConfig`.
+        variant: name in `labkit.variants.VARIANTS`.
+        options: hyper-parameters of the variant; each variant documents and checks its own.
+        training: see `TrainingConfig`.
+        evaluation: see `EvaluationConfig`.
+        seed: of the split, the missing items, the initialisation and the order of the batches.
+    """
+
+    data: DataConfig = DataConfig()
+    variant: str = "clip"
+    options: dict[str, Any] = Field(default_factory=dict)
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def run_id(self) -> str:
+        """Identifier of the run: readable head and a hash of the whole configuration."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:10]
+        return f"{self.variant}-s{self.seed}-{digest}"
+
+
+def parse(model: type[T], values: dict[str, Any], *, what: str) -> T:
+    """`values` checked against `model`.
+
+    Args:
+        model: one of the configuration classes, or the options of a variant.
+        values: nested plain values, as read from YAML, JSON or a notebook.
+        what: where the values came from, for the message.
+
+    Raises:
+        ConfigError: one sentence per wrong field: its name, what was received and what is accepted.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{what}: " + "; ".join(_sentence(model, e) for e in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], error: Any) -> str:
+    name = ".".join(str(part) for part in error["loc"]) or "value"
+    if error["type"] == "extra_forbidden":
+        return f"unknown field {name!r}; fields are {', '.join(model.model_fields)}"
+    return f"field {name!r} is {error['input']!r}: {error['msg']}"

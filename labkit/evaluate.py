@@ -1,0 +1,204 @@
+"""Evaluation of a fitted aligner on the test samples: every registered metric, with intervals, clean and corrupted.
+
+Intervals of means are bootstraps over caption groups; statistics that are no means (CKA, Procrustes, ...) get a
+delete-a-group-fold jackknife. Curves use the same samples at every severity, so differences are paired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from labkit import corruptions, stats
+from labkit.config import EvaluationConfig
+from labkit.corruptions import CORRUPTIONS, Corruption
+from labkit.metrics import METRICS
+from labkit.types import Aligner, Embeddings, Score
+
+Metric = Callable[[Embeddings, Embeddings], list[Score]]
+CURVE_METRICS = ("recall_at_10", "mrr")
+FIELD_OF_CURVES = "recall_at_10"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured, as the run store keeps it.
+
+    Attributes:
+        scores: tidy rows, one per metric, direction, corruption and severity.
+        fields: metric -> one row per sample, direction, corruption and severity.
+    """
+
+    scores: pd.DataFrame
+    fields: dict[str, pd.DataFrame]
+
+
+def evaluate(aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, *, seed: int) -> Evaluation:
+    """Measure `aligner` on `test`.
+
+    Args:
+        aligner: fitted.
+        train: raw training samples, for the corruption statistics and the neutral substitute of missing items.
+        test: raw test samples.
+        config: corruptions and number of resamples.
+        seed: of corruptions and resamples.
+    """
+    collected = _Collector(test, config.bootstrap, seed)
+    shared = aligner.embed(test).to("cpu")
+    for name in METRICS.names():
+        for score in _with_intervals(cast("Metric", METRICS.get(name)), shared, test, collected):
+            collected.add(score, corruption="none", severity=0, corrupted="", corruption_seed=0)
+    if config.corruptions:
+        _curves(aligner, train, test, config, collected)
+    return collected.result()
+
+
+def substitute(shared: Embeddings, source: str, target: str, neutral: dict[str, Tensor]) -> Embeddings:
+    """Both modalities complete: an absent item is stood in for by the sample's other modalities.
+
+    The stand-in is the normalised mean of the sample's present embeddings outside `source` and `target` (the other
+    side of the question would give the answer away); where there is none, the mean training embedding, which says
+    nothing about the sample.
+
+    Args:
+        shared: embedded samples, some with absent items.
+        source: modality that asks.
+        target: modality that is searched.
+        neutral: modality -> mean embedding `[d]` of the training samples.
+    """
+    others = [m for m in shared.modalities if m not in (source, target)]
+    total = torch.zeros_like(shared.z[source])
+    for m in others:
+        total = total + shared.z[m] * shared.present[m][:, None]
+    known = total.norm(dim=1, keepdim=True) > 0
+    z = {}
+    for m in (source, target):
+        stand_in = torch.where(known, F.normalize(total, dim=1), neutral[m].expand_as(total))
+        z[m] = torch.where(shared.present[m][:, None], shared.z[m], stand_in)
+    complete = {m: torch.ones_like(shared.present[m]) for m in z}
+    return shared.select((source, target)).with_z(z, complete)
+
+
+def _curves(
+    aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, collected: _Collector
+) -> None:
+    trained = aligner.embed(train).to("cpu")
+    neutral = {m: trained.z[m][trained.present[m]].mean(dim=0) for m in trained.modalities}
+    for name, modality, severity, draw in _grid(config, test.modalities):
+        corrupt = cast("Corruption", CORRUPTIONS.get(name))
+        # the draw decides the noise, the severity its strength: one sample's curve is one story
+        changed = corrupt(test, modality, severity, corruptions.context(train, collected.seed * 1000 + draw))
+        shared = aligner.embed(changed).to("cpu")
+        for source, target in _directions(test.modalities, modality):
+            pair = substitute(shared, source, target, neutral)
+            kept = test.present[source]
+            asked = pair.with_z(pair.z, {**pair.present, source: kept, target: test.present[target]})
+            for metric in CURVE_METRICS:
+                scores = cast("Metric", METRICS.get(metric))(asked, asked)
+                for score in scores:
+                    if (score.source, score.target) == (source, target):
+                        score = collected.bootstrapped(score)
+                        collected.add(
+                            score, corruption=name, severity=severity, corrupted=modality, corruption_seed=draw
+                        )
+
+
+def _grid(config: EvaluationConfig, modalities: tuple[str, ...]) -> Iterator[tuple[str, str, int, int]]:
+    for name in config.corruptions:
+        for modality in modalities:
+            for severity in corruptions.SEVERITIES[1:]:
+                for draw in range(config.corruption_seeds):
+                    yield name, modality, severity, draw
+
+
+def _directions(modalities: tuple[str, ...], corrupted: str) -> Iterator[tuple[str, str]]:
+    for other in modalities:
+        if other != corrupted:
+            yield corrupted, other
+            yield other, corrupted
+
+
+def _with_intervals(metric: Metric, shared: Embeddings, raw: Embeddings, collected: _Collector) -> list[Score]:
+    scores = metric(shared, raw)
+    if all(_is_mean(s) for s in scores):
+        return [collected.bootstrapped(s) for s in scores]
+    return [_jackknifed(metric, s, shared, raw) for s in scores]
+
+
+def _is_mean(score: Score) -> bool:
+    if score.per_point is None:
+        return False
+    return math.isclose(float(score.per_point.nanmean()), score.value, rel_tol=1e-6, abs_tol=1e-9)
+
+
+def _jackknifed(metric: Metric, score: Score, shared: Embeddings, raw: Embeddings) -> Score:
+    def again(rows: np.ndarray) -> float:
+        found = metric(shared.take(rows), raw.take(rows))
+        return next((s.value for s in found if (s.source, s.target) == (score.source, score.target)), math.nan)
+
+    interval = stats.jackknife_interval(again, shared.groups.numpy())
+    return replace(score, low=interval.low, high=interval.high, interval=interval.kind)
+
+
+class _Collector:
+    """Rows of the score and field tables, with the samples they belong to."""
+
+    def __init__(self, test: Embeddings, resamples: int, seed: int) -> None:
+        self.seed = seed
+        self._key = test.key
+        self._groups = test.groups.cpu().numpy()
+        self._resamples = resamples
+        self._rows: list[dict[str, Any]] = []
+        self._fields: dict[str, list[pd.DataFrame]] = {}
+
+    def bootstrapped(self, score: Score) -> Score:
+        """`score` with a bootstrap interval over caption groups."""
+        assert score.per_point is not None
+        interval = stats.bootstrap_interval(
+            score.per_point.numpy(), self._groups, n_resamples=self._resamples, seed=self.seed
+        )
+        return replace(score, low=interval.low, high=interval.high, interval=interval.kind)
+
+    def add(self, score: Score, *, corruption: str, severity: int, corrupted: str, corruption_seed: int) -> None:
+        """Record one score and, where it has them, its per-sample values."""
+        where = {"source": score.source, "target": score.target, "corrupted": corrupted, "corruption": corruption}
+        self._rows.append(
+            {
+                "metric": score.name,
+                **where,
+                "split": "test",
+                "severity": severity,
+                "corruption_seed": corruption_seed,
+                "seed": self.seed,
+                "step": "final",
+                "value": score.value,
+                "low": score.low,
+                "high": score.high,
+                "n": score.n,
+                "interval": score.interval,
+                "higher_is_better": score.higher_is_better,
+                "chance": score.chance,
+            }
+        )
+        if score.per_point is None or (corruption != "none" and score.name != FIELD_OF_CURVES):
+            return
+        values = score.per_point.numpy().astype(np.float32)
+        frame = pd.DataFrame({"key": self._key, "split": "test", **where, "severity": severity, "value": values})
+        self._fields.setdefault(score.name, []).append(frame[~np.isnan(values)])
+
+    def result(self) -> Evaluation:
+        """Tables in the store's columns; per-sample values are averaged over the draws of a corruption."""
+        fields = {}
+        for name, frames in self._fields.items():
+            table = pd.concat(frames, ignore_index=True)
+            keys = [c for c in table.columns if c != "value"]
+            fields[name] = table.groupby(keys, as_index=False, sort=False)["value"].mean()
+        return Evaluation(pd.DataFrame(self._rows), fields)

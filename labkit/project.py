@@ -1,0 +1,75 @@
+"""One 2-D frame for all modalities of a run, with a trust score per point.
+
+Pictures, not evidence: every point carries how far its 2-D neighbours are its neighbours in the shared space
+(trustworthiness, Venna and Kaski 2001), so a reader sees where not to trust the map.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import torch
+
+from labkit.metrics.projection import trustworthiness
+from labkit.types import Embeddings
+
+NEIGHBORS = 15
+
+
+def pca_frame(shared: Embeddings) -> pd.DataFrame:
+    """Joint principal components of all present points.
+
+    Returns:
+        Columns key, modality, x, y, trust (0..1, higher is better).
+
+    Raises:
+        ValueError: fewer than three points.
+    """
+    points, table = _stack(shared)
+    centered = points - points.mean(dim=0)
+    _, _, axes = torch.linalg.svd(centered.double(), full_matrices=False)
+    axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(dim=1, keepdim=True)).sign()
+    return _framed(table, points, (centered.double() @ axes.T).numpy())
+
+
+def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
+    """Joint UMAP (McInnes et al. 2018, cosine) of all present points; repeatable for a seed.
+
+    The neighbours are exact; importing UMAP costs seconds of compilation a process.
+
+    Returns:
+        Columns as in `pca_frame`.
+
+    Raises:
+        ValueError: fewer points than neighbours.
+    """
+    from umap import UMAP  # compiles on import
+
+    points, table = _stack(shared)
+    unit = torch.nn.functional.normalize(points, dim=1)
+    if len(unit) <= NEIGHBORS:
+        raise ValueError(f"UMAP needs more than {NEIGHBORS} points; got {len(unit)}")
+    nearest = (1 - unit @ unit.T).fill_diagonal_(-1.0).topk(NEIGHBORS, largest=False)
+    knn = (nearest.indices.int().numpy(), nearest.values.clamp(min=0).numpy(), None)
+    reducer = UMAP(n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_jobs=1)
+    return _framed(table, points, np.asarray(reducer.fit_transform(unit.numpy())))
+
+
+def _stack(shared: Embeddings) -> tuple[torch.Tensor, pd.DataFrame]:
+    parts = [(m, shared.z[m][shared.present[m]], shared.key[shared.present[m].numpy()]) for m in shared.modalities]
+    points = torch.cat([z for _, z, _ in parts]).float()
+    if len(points) < 3:
+        raise ValueError(f"a 2-D frame needs at least 3 points; got {len(points)}")
+    table = pd.DataFrame(
+        {
+            "key": np.concatenate([key for _, _, key in parts]),
+            "modality": np.concatenate([np.full(len(key), m) for m, _, key in parts]),
+        }
+    )
+    return points, table
+
+
+def _framed(table: pd.DataFrame, points: torch.Tensor, xy: np.ndarray) -> pd.DataFrame:
+    k = min(NEIGHBORS, (len(points) - 1) // 2)
+    trust = trustworthiness(points, torch.as_tensor(xy), k)
+    return table.assign(x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), trust=trust.numpy().astype(np.float32))

@@ -1,0 +1,219 @@
+"""One run: data in, a complete folder of the run store out.
+
+    run = labkit.run.execute(RunConfig(variant="gotma", seed=1))
+
+The folder's name is a hash of the resolved configuration: a complete run is returned as it is, an interrupted or failed
+one is taken up again.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from labkit import __version__, data, project, variants
+from labkit.config import RunConfig, parse
+from labkit.corruptions import CORRUPTIONS
+from labkit.evaluate import evaluate
+from labkit.store import Run, Store
+from labkit.types import Embeddings
+
+FINAL = "final"
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What a run works on.
+
+    Attributes:
+        all: every sample, in the order of the run's `points.parquet`.
+        train: training samples, with the configured share of their items missing.
+        validation: validation samples, likewise.
+        test: test samples, complete.
+        split: name of the split of each sample.
+    """
+
+    all: Embeddings
+    train: Embeddings
+    validation: Embeddings
+    test: Embeddings
+    split: np.ndarray
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """`config` with aliases resolved and every default of the variant written out.
+
+    Raises:
+        UnknownNameError: unknown variant or corruption.
+        ConfigError: an option that the variant does not have or accept.
+    """
+    variant = variants.get(config.variant)
+    options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
+    return config.model_copy(
+        update={
+            "variant": variant.name(),
+            "options": options.model_dump(mode="json"),
+            "evaluation": config.evaluation.model_copy(
+                update={"corruptions": tuple(CORRUPTIONS.canonical(c) for c in config.evaluation.corruptions)}
+            ),
+        }
+    )
+
+
+def samples(config: RunConfig) -> Samples:
+    """Load, split by group and drop items, all by the run's seed.
+
+    Raises:
+        UnknownNameError, FileNotFoundError, ValueError: the data set is not there or not usable.
+    """
+    everything = data.load(config.data.dataset, modalities=config.data.modalities)
+    rows = data.split(everything, config.seed)
+    split = np.empty(len(everything), dtype=object)
+    for name, index in rows.items():
+        split[index] = name
+    generator = torch.Generator().manual_seed(config.seed)
+    parts = {name: everything.take(index) for name, index in rows.items()}
+    for name in ("train", "validation"):
+        parts[name] = drop_items(parts[name], config.data.missing, generator)
+    return Samples(everything, parts["train"], parts["validation"], parts["test"], split.astype(str))
+
+
+def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator) -> Embeddings:
+    """Drop a share of the present items completely at random; every sample keeps at least one of those it has."""
+    if share == 0:
+        return embeddings
+    present = torch.stack(list(embeddings.present.values()), dim=1)
+    order = torch.rand(present.shape, generator=generator)
+    # the present item with the highest draw is the one that stays
+    best = torch.where(present, order, -1.0).argmax(dim=1, keepdim=True)
+    kept = (order >= share).scatter(1, best, True) & present
+    return embeddings.with_z(embeddings.z, {m: kept[:, i] for i, m in enumerate(embeddings.modalities)})
+
+
+def execute(
+    config: RunConfig, *, root: Path | str | None = None, device: str = "auto", rerun: bool = False
+) -> Run:
+    """Train, evaluate and store one run.
+
+    Args:
+        config: what to run; completed by `resolve`.
+        root: folder of the runs, `$LABKIT_RUNS` or `runs` by default.
+        device: "cpu", "cuda", ... or "auto" for CUDA where there is one.
+        rerun: compute a complete run anew.
+
+    Returns:
+        The complete run.
+
+    Raises:
+        UnknownNameError, ConfigError: the configuration names something that does not exist.
+        StoreError: the run folder cannot be written.
+        Exception: whatever the variant raised; the run is marked failed with it.
+    """
+    config = resolve(config)
+    store = Store(root)
+    if not rerun and (done := completed(store, config)) is not None:
+        return done
+    content = samples(config)
+    run = store.create(
+        config.run_id,
+        name=f"{config.variant} seed {config.seed}",
+        variant=config.variant,
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        data_root=_data_root(config),
+        git=git_state(),
+        environment=_environment(),
+        rerun=rerun,
+    )
+    try:
+        _fill(run, config, content, _device(device))
+    except BaseException as error:
+        run.fail(f"{type(error).__name__}: {error}")
+        raise
+    run.complete()
+    return run
+
+
+def completed(store: Store, config: RunConfig) -> Run | None:
+    """The complete run of a resolved configuration, None if there is none yet."""
+    return next((r for r in store.runs() if r.id == config.run_id and r.status == "complete"), None)
+
+
+def git_state() -> dict[str, Any]:
+    """Commit and whether the tree is changed; empty outside a repository."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(here, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -> None:
+    run.write_points(_points(config, content))
+    variant = variants.get(config.variant)
+    aligner = variant(config.options, training=config.training, seed=config.seed, device=device, log=run.log)
+    aligner.fit(content.train, content.validation)
+    checkpoint = run.checkpoint_path("aligner")
+    aligner.save(checkpoint)
+    for file in sorted(checkpoint.iterdir()):
+        run.register(file)
+    shared = aligner.embed(content.all).to("cpu")
+    for m in shared.modalities:
+        run.write_embedding(m, FINAL, shared.z[m].numpy())
+        run.write_embedding(m, "raw", content.all.z[m].numpy())
+    run.write_projection("pca", FINAL, project.pca_frame(shared))
+    measured = evaluate(aligner, content.train, content.test, config.evaluation, seed=config.seed)
+    for metric, field in measured.fields.items():
+        run.write_field(metric, FINAL, field)
+    run.write_scores(measured.scores)
+
+
+def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
+    everything = content.all
+    if config.data.dataset in data.DATASETS:
+        known = data.table(config.data.dataset).set_index("key").loc[everything.key]
+    else:
+        known = pd.DataFrame(index=everything.key)
+    points = pd.DataFrame({"key": everything.key, "split": content.split, "group": everything.groups.numpy()})
+    names = np.array([*everything.label_names, "other"])
+    codes = np.full(len(everything), -1) if everything.label is None else everything.label.numpy()
+    points["label"] = names[codes] if everything.label_names else codes.astype(str)
+    for column in ("caption", "kind"):
+        if column in known:
+            points[column] = known[column].to_numpy()
+    for m in everything.modalities:
+        points[m] = known[m].to_numpy() if m in known else None
+        points[f"present_{m}"] = everything.present[m].numpy()
+    return points
+
+
+def _data_root(config: RunConfig) -> str:
+    if config.data.dataset in data.DATASETS:
+        return f"bundle:{data.DATASETS.canonical(config.data.dataset)}"
+    return str(Path(config.data.dataset).resolve().parent)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _environment() -> dict[str, str]:
+    packages = ("torch", "numpy", "scipy", "scikit-learn", "pandas")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"labkit": __version__, "python": platform.python_version(), "platform": platform.system(), **versions}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()

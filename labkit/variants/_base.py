@@ -1,0 +1,129 @@
+"""What every variant shares: checked options, and saving without pickle (safetensors + json)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from labkit.config import TrainingConfig, parse
+from labkit.train import Log
+from labkit.types import Embeddings
+from labkit.variants import VARIANTS
+
+Range = tuple[float, float] | tuple[Any, ...]
+
+
+class Options(BaseModel):
+    """Hyper-parameters of a variant; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AlignerBase:
+    """Base of all variants; see `labkit.types.Aligner` for the protocol.
+
+    Class attributes:
+        Options: the hyper-parameters, a pydantic model.
+        search: hyper-parameter -> values that `labkit tune` draws from.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {}
+
+    def __init__(
+        self,
+        options: dict[str, Any] | None = None,
+        *,
+        training: TrainingConfig | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        log: Log | None = None,
+    ) -> None:
+        """Check the options; nothing is computed before `fit`.
+
+        Raises:
+            ConfigError: an option that the variant does not have, or a value that it does not accept.
+        """
+        self.options = parse(self.Options, options or {}, what=f"options of variant {self.name()!r}")
+        self.training = training or TrainingConfig()
+        self.seed = seed
+        self.device = torch.device(device)
+        self.log = log
+        self.modalities: tuple[str, ...] = ()
+
+    @classmethod
+    def name(cls) -> str:
+        """Name under which the class is registered."""
+        return next(n for n in VARIANTS.names() if VARIANTS.get(n) is cls)
+
+    def fit(self, train: Embeddings, validation: Embeddings) -> Self:
+        """Learn from the training samples; see `labkit.types.Aligner`."""
+        raise NotImplementedError
+
+    def embed(self, data: Embeddings) -> Embeddings:
+        """Map the samples into the shared space; see `labkit.types.Aligner`."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors that `save` writes."""
+        raise NotImplementedError
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take the tensors that `state` gave."""
+        raise NotImplementedError
+
+    def save(self, folder: Path) -> None:
+        """Write `aligner.safetensors` and `aligner.json` into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous().cpu() for k, v in self.state().items()}, folder / "aligner.safetensors")
+        described = {
+            "schema": 1,
+            "variant": self.name(),
+            "modalities": list(self.modalities),
+            "options": self.options.model_dump(mode="json"),
+        }
+        (folder / "aligner.json").write_text(json.dumps(described, indent=1))
+
+    @staticmethod
+    def saved_name(folder: Path) -> str:
+        """Variant name of the aligner in `folder`.
+
+        Raises:
+            FileNotFoundError: no aligner there.
+        """
+        return _describe(folder)["variant"]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: no aligner there.
+        """
+        described = _describe(folder)
+        aligner = cls(described["options"])
+        aligner.modalities = tuple(described["modalities"])
+        aligner.restore(load_file(folder / "aligner.safetensors"))
+        return aligner
+
+    def _check_fitted(self, data: Embeddings) -> None:
+        if not self.modalities:
+            raise RuntimeError(f"variant {self.name()!r} is not fitted yet: call fit(train, validation) first")
+        unknown = set(data.modalities) - set(self.modalities)
+        if unknown:
+            raise ValueError(f"fitted on {list(self.modalities)}, cannot embed {sorted(unknown)}")
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = Path(folder) / "aligner.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no aligner in {folder}: {path.name} is missing; it is written when a run completes"
+        )
+    return json.loads(path.read_text())

@@ -1,0 +1,182 @@
+"""Variants with a linear head per modality, trained on a sum of loss terms."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from labkit import train as training_loop
+from labkit.encoders.heads import LinearHead
+from labkit.geometry import knn
+from labkit.types import Embeddings
+from labkit.variants._base import AlignerBase, Options
+
+Weight = Annotated[float, Field(ge=0)]
+
+
+class TrainedOptions(Options):
+    """Hyper-parameters of all trained variants.
+
+    Attributes:
+        dim: dimension of the shared space.
+        dropout: on the standardised features.
+        temperature: initial temperature of the contrastive term; learned, kept in 0.01..1.
+        neighbors: k of the neighbourhood terms; the sets are looked up in the frozen features.
+    """
+
+    dim: Annotated[int, Field(ge=2)] = 128
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    neighbors: Annotated[int, Field(ge=1)] = 10
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two modalities of a batch, as a loss sees them.
+
+    Attributes:
+        x: rows of the first head for the samples that have both modalities.
+        y: the same samples through the second head.
+        cloud_x: all rows of the first head, paired or not.
+        cloud_y: all rows of the second.
+        neighbors_x: neighbours of the paired rows in the first modality's frozen features.
+        neighbors_y: the same in the second.
+        group: samples of one group are positives of each other.
+        temperature: the learned temperature.
+    """
+
+    x: Tensor
+    y: Tensor
+    cloud_x: Tensor
+    cloud_y: Tensor
+    neighbors_x: Tensor
+    neighbors_y: Tensor
+    group: Tensor
+    temperature: Tensor
+
+
+class Network(nn.Module):
+    """The parameters of a trained variant: a head per modality, the temperature, and what the variant adds."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.heads = nn.ModuleDict()
+        self.extra = nn.ModuleDict()
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
+
+    @property
+    def temperature(self) -> Tensor:
+        """Clamped as in open_clip, so that it can neither vanish nor flatten the softmax."""
+        return self.log_temperature.clamp(math.log(0.01), 0.0).exp()
+
+    def project(self, data: Embeddings, *, normalize: bool) -> dict[str, Tensor]:
+        """Every modality of `data` through its head."""
+        z = {m: self.heads[m](data.z[m]) for m in data.modalities}
+        return {m: F.normalize(v, dim=1) for m, v in z.items()} if normalize else z
+
+
+class Trained(AlignerBase):
+    """A linear head per modality; a subclass says which terms a pair of modalities contributes.
+
+    Terms are averaged over the modality pairs of the batch, so a weight means the same for 2, 3 or 4 modalities.
+    Samples that lack a modality take part in the pairs that they have, and in the clouds of what they have.
+
+    Class attributes:
+        normalized: whether the losses see unit rows (embeddings always have them).
+    """
+
+    Options: ClassVar[type[Options]] = TrainedOptions
+    options: TrainedOptions
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "dim": (64, 128, 256),
+        "dropout": (0.3, 0.5, 0.7),
+        "temperature": (0.03, 0.07, 0.15),
+    }
+    normalized: ClassVar[bool] = True
+
+    def __init__(self, options: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(options, **settings)
+        self.network = Network(self.options.temperature)
+
+    def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """Weighted loss terms of one pair of modalities."""
+        raise NotImplementedError
+
+    def sample_terms(self, z: dict[str, Tensor], batch: Embeddings) -> dict[str, Tensor]:
+        """Weighted terms of the batch as a whole (a task loss, say); none by default."""
+        return {}
+
+    def prepare(self, train: Embeddings) -> None:
+        """Add modules beyond the heads to `network.extra`; none by default."""
+
+    def fit(self, train: Embeddings, validation: Embeddings) -> Self:
+        """Train the heads; the weights with the best validation score are kept."""
+        train, validation = train.to(self.device, torch.float32), validation.to(self.device, torch.float32)
+        self.modalities = train.modalities
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(self.seed)
+            for m in self.modalities:
+                self.network.heads[m] = LinearHead(
+                    train.z[m], train.present[m], dim=self.options.dim, dropout=self.options.dropout
+                )
+            self.prepare(train)
+        self.network.to(self.device)
+        self.fitted = training_loop.fit(
+            self.network, self, (train, validation), self.training, seed=self.seed, log=self.log
+        )
+        return self
+
+    def terms(self, batch: Embeddings) -> dict[str, Tensor]:
+        """Loss terms of a batch of frozen features; see `labkit.train.Objective`."""
+        z = self.network.project(batch, normalize=self.normalized)
+        totals: dict[str, list[Tensor]] = {}
+        for pair in self._pairs(batch, z):
+            for name, value in self.pair_terms(pair).items():
+                totals.setdefault(name, []).append(value)
+        return {name: torch.stack(v).mean() for name, v in totals.items()} | self.sample_terms(z, batch)
+
+    @torch.no_grad()
+    def embed(self, data: Embeddings) -> Embeddings:
+        """The samples in the shared space, rows on the unit sphere, absent ones zero."""
+        self._check_fitted(data)
+        data = data.to(self.device, torch.float32)
+        return data.with_z(self.network.project(data, normalize=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and feature statistics."""
+        return self.network.state_dict()
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Rebuild the heads from their saved shapes and take the weights."""
+        for m in self.modalities:
+            d = state[f"heads.{m}.mean"].shape[0]
+            self.network.heads[m] = LinearHead.empty(d, dim=self.options.dim)
+        heads_only = {k: v for k, v in state.items() if not k.startswith("extra.")}
+        self.network.load_state_dict(heads_only)
+        self.network.to(self.device).eval()
+
+    def _pairs(self, batch: Embeddings, z: dict[str, Tensor]) -> Iterator[Pair]:
+        present, groups = batch.present, batch.groups.to(self.device)
+        for a, b in itertools.combinations(batch.modalities, 2):
+            both = present[a] & present[b]
+            k = min(self.options.neighbors, int(both.sum()) - 1)
+            if k < 1:
+                continue
+            yield Pair(
+                x=z[a][both],
+                y=z[b][both],
+                cloud_x=z[a][present[a]],
+                cloud_y=z[b][present[b]],
+                neighbors_x=knn(batch.z[a][both], k),
+                neighbors_y=knn(batch.z[b][both], k),
+                group=groups[both],
+                temperature=self.network.temperature,
+            )

@@ -1,0 +1,50 @@
+"""Optimal transport beside contrast: the Sinkhorn divergence pulls the clouds together, pairs keep their places.
+
+    L = InfoNCE + w_ot S_epsilon(x, y)
+
+The divergence is blind to the pairing but sees unpaired items too, hence the contrastive term beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from labkit.losses import info_nce, sinkhorn_divergence
+from labkit.variants import VARIANTS
+from labkit.variants._base import Options
+from labkit.variants._trained import Pair, Trained, TrainedOptions, Weight
+
+
+class OTOptions(TrainedOptions):
+    """Hyper-parameters of the OT terms.
+
+    Attributes:
+        w_contrastive: weight of InfoNCE.
+        w_ot: weight of the Sinkhorn divergence.
+        epsilon: its regularisation, relative to the mean cost.
+    """
+
+    w_contrastive: Weight = 1.0
+    w_ot: Weight = 1.0
+    epsilon: Annotated[float, Field(gt=0)] = 0.05
+
+
+@VARIANTS.register("ot", aliases=("sinkhorn",))
+class OT(Trained):
+    """InfoNCE and Sinkhorn divergence; two or more modalities. Source: Feydy et al. 2019, arXiv:1810.08278."""
+
+    Options: ClassVar[type[Options]] = OTOptions
+    options: OTOptions
+    search = Trained.search | {"w_ot": (0.3, 1.0, 3.0, 10.0), "epsilon": (0.05, 0.2)}
+
+    def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """Contrastive and transport terms."""
+        o = self.options
+        return {
+            "contrastive": o.w_contrastive
+            * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
+            "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
+        }
