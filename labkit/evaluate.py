@@ -6,8 +6,9 @@ delete-a-group-fold jackknife. Curves use the same samples at every severity, so
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -20,10 +21,9 @@ from torch.nn import functional as F
 from labkit import corruptions, stats
 from labkit.config import EvaluationConfig
 from labkit.corruptions import CORRUPTIONS, Corruption
-from labkit.metrics import METRICS
+from labkit.metrics import METRICS, Metric
 from labkit.types import Aligner, Embeddings, Score
 
-Metric = Callable[[Embeddings, Embeddings], list[Score]]
 CURVE_METRICS = ("recall_at_10", "mrr")
 FIELD_OF_CURVES = "recall_at_10"
 
@@ -41,7 +41,9 @@ class Evaluation:
     fields: dict[str, pd.DataFrame]
 
 
-def evaluate(aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, *, seed: int) -> Evaluation:
+def evaluate(
+    aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, *, seed: int
+) -> Evaluation:
     """Measure `aligner` on `test`.
 
     Args:
@@ -61,30 +63,29 @@ def evaluate(aligner: Aligner, train: Embeddings, test: Embeddings, config: Eval
     return collected.result()
 
 
-def substitute(shared: Embeddings, source: str, target: str, neutral: dict[str, Tensor]) -> Embeddings:
-    """Both modalities complete: an absent item is stood in for by the sample's other modalities.
+def substitute(shared: Embeddings, pair: tuple[str, str], neutral: dict[str, Tensor]) -> Embeddings:
+    """Two modalities made complete: an absent item is stood in for by the sample's other modalities.
 
-    The stand-in is the normalised mean of the sample's present embeddings outside `source` and `target` (the other
-    side of the question would give the answer away); where there is none, the mean training embedding, which says
-    nothing about the sample.
+    The stand-in is the normalised mean of the sample's present embeddings outside the pair (the other side of the
+    question would give the answer away); where there is none, the mean training embedding, which says nothing about
+    the sample.
 
     Args:
         shared: embedded samples, some with absent items.
-        source: modality that asks.
-        target: modality that is searched.
+        pair: the modality that asks and the one that is searched, in either order.
         neutral: modality -> mean embedding `[d]` of the training samples.
     """
-    others = [m for m in shared.modalities if m not in (source, target)]
-    total = torch.zeros_like(shared.z[source])
-    for m in others:
-        total = total + shared.z[m] * shared.present[m][:, None]
+    total = torch.zeros_like(shared.z[pair[0]])
+    for m in shared.modalities:
+        if m not in pair:
+            total = total + shared.z[m] * shared.present[m][:, None]
     known = total.norm(dim=1, keepdim=True) > 0
     z = {}
-    for m in (source, target):
+    for m in pair:
         stand_in = torch.where(known, F.normalize(total, dim=1), neutral[m].expand_as(total))
         z[m] = torch.where(shared.present[m][:, None], shared.z[m], stand_in)
-    complete = {m: torch.ones_like(shared.present[m]) for m in z}
-    return shared.select((source, target)).with_z(z, complete)
+    complete = {m: torch.ones_like(shared.present[m]) for m in pair}
+    return shared.select(pair).with_z(z, complete)
 
 
 def _curves(
@@ -92,38 +93,31 @@ def _curves(
 ) -> None:
     trained = aligner.embed(train).to("cpu")
     neutral = {m: trained.z[m][trained.present[m]].mean(dim=0) for m in trained.modalities}
+    known = corruptions.context(train)
     for name, modality, severity, draw in _grid(config, test.modalities):
         corrupt = cast("Corruption", CORRUPTIONS.get(name))
-        # the draw decides the noise, the severity its strength: one sample's curve is one story
-        changed = corrupt(test, modality, severity, corruptions.context(train, collected.seed * 1000 + draw))
+        # the draw decides the noise, the severity its strength: a sample's curve is one story
+        changed = corrupt(test, modality, severity, known.seeded(collected.seed * 1000 + draw))
         shared = aligner.embed(changed).to("cpu")
-        for source, target in _directions(test.modalities, modality):
-            pair = substitute(shared, source, target, neutral)
-            kept = test.present[source]
-            asked = pair.with_z(pair.z, {**pair.present, source: kept, target: test.present[target]})
+        for other in test.modalities:
+            if other == modality:
+                continue
+            # asked are the samples that had the item before it was corrupted
+            whole = substitute(shared, (modality, other), neutral)
+            asked = whole.with_z(whole.z, {m: test.present[m] for m in whole.modalities})
             for metric in CURVE_METRICS:
-                scores = cast("Metric", METRICS.get(metric))(asked, asked)
-                for score in scores:
-                    if (score.source, score.target) == (source, target):
-                        score = collected.bootstrapped(score)
-                        collected.add(
-                            score, corruption=name, severity=severity, corrupted=modality, corruption_seed=draw
-                        )
+                for score in cast("Metric", METRICS.get(metric))(asked, asked):
+                    collected.add(
+                        collected.bootstrapped(score),
+                        corruption=name,
+                        severity=severity,
+                        corrupted=modality,
+                        corruption_seed=draw,
+                    )
 
 
 def _grid(config: EvaluationConfig, modalities: tuple[str, ...]) -> Iterator[tuple[str, str, int, int]]:
-    for name in config.corruptions:
-        for modality in modalities:
-            for severity in corruptions.SEVERITIES[1:]:
-                for draw in range(config.corruption_seeds):
-                    yield name, modality, severity, draw
-
-
-def _directions(modalities: tuple[str, ...], corrupted: str) -> Iterator[tuple[str, str]]:
-    for other in modalities:
-        if other != corrupted:
-            yield corrupted, other
-            yield other, corrupted
+    return itertools.product(config.corruptions, modalities, corruptions.SEVERITIES[1:], range(config.corruption_seeds))
 
 
 def _with_intervals(metric: Metric, shared: Embeddings, raw: Embeddings, collected: _Collector) -> list[Score]:
@@ -140,11 +134,20 @@ def _is_mean(score: Score) -> bool:
 
 
 def _jackknifed(metric: Metric, score: Score, shared: Embeddings, raw: Embeddings) -> Score:
+    names = tuple(m for m in (score.source, score.target) if m)
+    shared, raw = shared.select(names), raw.select(names)
+
     def again(rows: np.ndarray) -> float:
         found = metric(shared.take(rows), raw.take(rows))
         return next((s.value for s in found if (s.source, s.target) == (score.source, score.target)), math.nan)
 
-    interval = stats.jackknife_interval(again, shared.groups.numpy())
+    def median(rows: np.ndarray) -> float:
+        # ranks among all targets: leaving samples out must not shrink the gallery
+        assert score.per_point is not None
+        return float(np.nanmedian(score.per_point.numpy()[rows]))
+
+    statistic = again if score.per_point is None else median
+    interval = stats.jackknife_interval(statistic, shared.groups.numpy())
     return replace(score, low=interval.low, high=interval.high, interval=interval.kind)
 
 

@@ -72,4 +72,6 @@ def _stack(shared: Embeddings) -> tuple[torch.Tensor, pd.DataFrame]:
 def _framed(table: pd.DataFrame, points: torch.Tensor, xy: np.ndarray) -> pd.DataFrame:
     k = min(NEIGHBORS, (len(points) - 1) // 2)
     trust = trustworthiness(points, torch.as_tensor(xy), k)
-    return table.assign(x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), trust=trust.numpy().astype(np.float32))
+    return table.assign(
+        x=xy[:, 0].astype(np.float32), y=xy[:, 1].astype(np.float32), trust=trust.numpy().astype(np.float32)
+    )

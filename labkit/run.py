@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from labkit import __version__, data, project, variants
 from labkit.config import RunConfig, parse
@@ -98,9 +99,7 @@ def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator)
     return embeddings.with_z(embeddings.z, {m: kept[:, i] for i, m in enumerate(embeddings.modalities)})
 
 
-def execute(
-    config: RunConfig, *, root: Path | str | None = None, device: str = "auto", rerun: bool = False
-) -> Run:
+def execute(config: RunConfig, *, root: Path | str | None = None, device: str = "auto", rerun: bool = False) -> Run:
     """Train, evaluate and store one run.
 
     Args:
@@ -140,6 +139,19 @@ def execute(
         raise
     run.complete()
     return run
+
+
+def add_umap(found: list[Run]) -> None:
+    """Compute and store the UMAP frame of complete runs that lack it; a progress bar counts them."""
+    lacking = [r for r in found if not r.has("projections", "umap", FINAL)]
+    for one in tqdm(lacking, desc="UMAP", unit="run", disable=not lacking):
+        points, modalities = one.points(), one.info["modalities"]
+        shared = Embeddings(
+            key=points["key"].to_numpy(dtype=str),
+            z={m: torch.as_tensor(one.embedding(m, FINAL, mmap_mode=None)).float() for m in modalities},
+            present={m: torch.as_tensor(points[f"present_{m}"].to_numpy(dtype=bool)) for m in modalities},
+        )
+        one.write_projection("umap", FINAL, project.umap_frame(shared))
 
 
 def completed(store: Store, config: RunConfig) -> Run | None:

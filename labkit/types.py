@@ -81,9 +81,7 @@ class Embeddings:
         return len(self.key)
 
     def __repr__(self) -> str:
-        parts = [
-            f"{m} [{len(self)} x {v.shape[1]}], {int(self.present[m].sum())} present" for m, v in self.z.items()
-        ]
+        parts = [f"{m} [{len(self)} x {v.shape[1]}], {int(self.present[m].sum())} present" for m, v in self.z.items()]
         return f"Embeddings({'; '.join(parts)})"
 
     @property
@@ -193,9 +191,7 @@ def _check_keys(key: np.ndarray) -> None:
     names, counts = np.unique(key, return_counts=True)
     if (counts > 1).any():
         first = names[counts > 1][0]
-        raise ValueError(
-            f"key {first!r} occurs {counts.max()} times; keys must be unique: drop or rename duplicates"
-        )
+        raise ValueError(f"key {first!r} occurs {counts.max()} times; keys must be unique: drop or rename duplicates")
 
 
 def _mask(mask: Tensor | np.ndarray | None, modality: str, n: int) -> Tensor:
@@ -203,9 +199,7 @@ def _mask(mask: Tensor | np.ndarray | None, modality: str, n: int) -> Tensor:
         return torch.ones(n, dtype=torch.bool)
     mask = torch.as_tensor(mask)
     if mask.shape != (n,) or mask.dtype != torch.bool:
-        raise ValueError(
-            f"present[{modality!r}] must be {n} booleans; got {mask.dtype} of shape {tuple(mask.shape)}"
-        )
+        raise ValueError(f"present[{modality!r}] must be {n} booleans; got {mask.dtype} of shape {tuple(mask.shape)}")
     return mask
 
 

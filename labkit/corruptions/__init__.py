@@ -7,7 +7,7 @@ modality changed in the encoders' own space. `Context` carries what a corruption
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,11 +37,15 @@ class Context:
     scale: dict[str, Float[Tensor, " d"]]
     generator: torch.Generator
 
+    def seeded(self, seed: int) -> Context:
+        """The same statistics with a fresh generator."""
+        return replace(self, generator=torch.Generator().manual_seed(seed))
+
 
 Corruption = Callable[[Embeddings, str, int, Context], Embeddings]
 
 
-def context(train: Embeddings, seed: int) -> Context:
+def context(train: Embeddings, seed: int = 0) -> Context:
     """Statistics of the training samples and a generator seeded with `seed`."""
     rows = {m: train.z[m][train.present[m]] for m in train.modalities}
     return Context(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
+# added under square roots, so that their gradient at zero is finite
+OFFSET = 1e-6
+
+
 def knn(z: Float[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Int[Tensor, "n k"]:
     """Indices of the k nearest other samples of each sample, nearest first.
 
@@ -38,16 +42,33 @@ def knn(z: Float[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Int[Tenso
     else:
         distance = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
     distance.fill_diagonal_(torch.inf)
-    return distance.sort(dim=1, stable=True).indices[:, :k]
+    return _smallest(distance, k)
 
 
-def sphere_distance(x: Float[Tensor, "... d"], y: Float[Tensor, "... d"]) -> Float[Tensor, " ..."]:
-    """Geodesic (great-circle) distance between unit vectors, in radians, 0..pi.
+def _smallest(distance: Tensor, k: int) -> Tensor:
+    """Columns of the k smallest entries of each row, ties to the lower column; a full sort only where ties need it."""
+    if k + 1 >= distance.shape[1]:
+        return distance.sort(dim=1, stable=True).indices[:, :k]
+    top = distance.topk(k + 1, dim=1, largest=False)
+    columns = top.indices[:, :k].sort(dim=1).values
+    columns = columns.gather(1, distance.gather(1, columns).sort(dim=1, stable=True).indices)
+    cut = top.values[:, k - 1] == top.values[:, k]
+    if bool(cut.any()):
+        columns[cut] = distance[cut].sort(dim=1, stable=True).indices[:, :k]
+    return columns
 
-    The shared space of the aligners is the unit sphere, so this is its Riemannian distance. Computed as
-    2 atan2(|x - y|, |x + y|) (Kahan), which keeps digits and a finite gradient where arccos(<x, y>) loses both.
+
+def sphere_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Geodesic (great-circle) distances between unit vectors, in radians, 0..pi.
+
+    The shared space of the aligners is the unit sphere, so this is its Riemannian distance. Computed from the Gram
+    matrix as 2 atan2(sqrt(1 - c), sqrt(1 + c)), whose gradient stays finite where that of arccos(c) does not: at
+    coinciding and antipodal points. Distances below about 1e-3 lose digits to the offset that does it.
     """
-    # the offset keeps the gradient of the norm finite at x = y and x = -y
-    near = ((x - y).square().sum(-1) + 1e-12).sqrt()
-    far = ((x + y).square().sum(-1) + 1e-12).sqrt()
-    return 2 * torch.atan2(near, far)
+    cosine = (x @ y.T).clamp(-1, 1)
+    return 2 * torch.atan2((1 - cosine + OFFSET).sqrt(), (1 + cosine + OFFSET).sqrt())
+
+
+def chord_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """Euclidean distances between unit vectors, 0..2, with a finite gradient at coinciding points."""
+    return (2 - 2 * (x @ y.T).clamp(-1, 1) + OFFSET).sqrt()

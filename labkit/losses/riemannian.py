@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from labkit.geometry import knn, sphere_distance
+from labkit.geometry import chord_distances, knn, sphere_distances
 from labkit.losses import LOSSES
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+    from torch import Tensor
 
 
 @LOSSES.register("rma_isometric", aliases=("rma",))
@@ -49,12 +48,10 @@ def rma_isometric(
     neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
     neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y
 
-    def one_sided(anchor: Tensor, other: Tensor, neighbors: Tensor) -> Tensor:
-        inside = _distance(anchor[:, None], anchor[neighbors])
-        across = _distance(anchor[:, None], other[neighbors])
-        return (inside - across).square().mean()
-
-    return (one_sided(x, y, neighbors_x) + one_sided(y, x, neighbors_y)) / 2
+    across = chord_distances(x, y)
+    from_x = (chord_distances(x, x) - across).gather(1, neighbors_x)
+    from_y = (chord_distances(y, y) - across.T).gather(1, neighbors_y)
+    return (from_x.square().mean() + from_y.square().mean()) / 2
 
 
 @LOSSES.register("rc")
@@ -84,19 +81,6 @@ def rc(
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
     neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y
-    neighbors = torch.cat([neighbors_x, neighbors_y], dim=1)
-    d_x = sphere_distance(x[:, None], x[neighbors]) / _mean_angle(x)
-    d_y = sphere_distance(y[:, None], y[neighbors]) / _mean_angle(y)
-    return (d_x - d_y).square().mean()
-
-
-def _mean_angle(unit: Tensor) -> Tensor:
-    """Mean great-circle distance over all pairs, from the Gram matrix (n^2 numbers, not n^2 d)."""
-    cosine = (unit @ unit.T).clamp(-1, 1)
-    # the offset bounds the gradient of the square roots on the diagonal
-    return (2 * torch.atan2((1 - cosine + 1e-6).sqrt(), (1 + cosine + 1e-6).sqrt())).mean()
-
-
-def _distance(a: Tensor, b: Tensor) -> Tensor:
-    # the offset keeps the gradient finite where two samples coincide
-    return ((a - b).square().sum(-1) + 1e-12).sqrt()
+    d_x, d_y = sphere_distances(x, x), sphere_distances(y, y)
+    stress = (d_x / d_x.mean() - d_y / d_y.mean()).square()
+    return (stress.gather(1, neighbors_x).mean() + stress.gather(1, neighbors_y).mean()) / 2

@@ -47,8 +47,8 @@ class Pair:
         y: the same samples through the second head.
         cloud_x: all rows of the first head, paired or not.
         cloud_y: all rows of the second.
-        neighbors_x: neighbours of the paired rows in the first modality's frozen features.
-        neighbors_y: the same in the second.
+        raw_x: frozen features of the paired rows in the first modality.
+        raw_y: the same in the second.
         group: samples of one group are positives of each other.
         temperature: the learned temperature.
     """
@@ -57,10 +57,15 @@ class Pair:
     y: Tensor
     cloud_x: Tensor
     cloud_y: Tensor
-    neighbors_x: Tensor
-    neighbors_y: Tensor
+    raw_x: Tensor
+    raw_y: Tensor
     group: Tensor
     temperature: Tensor
+
+    def neighbors(self, k: int) -> dict[str, Tensor]:
+        """Neighbour sets of the paired rows in the frozen features, as the Riemannian losses take them."""
+        k = min(k, len(self.raw_x) - 1)
+        return {"neighbors_x": knn(self.raw_x, k), "neighbors_y": knn(self.raw_y, k)}
 
 
 class Network(nn.Module):
@@ -167,16 +172,15 @@ class Trained(AlignerBase):
         present, groups = batch.present, batch.groups.to(self.device)
         for a, b in itertools.combinations(batch.modalities, 2):
             both = present[a] & present[b]
-            k = min(self.options.neighbors, int(both.sum()) - 1)
-            if k < 1:
+            if both.sum() < 2:
                 continue
             yield Pair(
                 x=z[a][both],
                 y=z[b][both],
                 cloud_x=z[a][present[a]],
                 cloud_y=z[b][present[b]],
-                neighbors_x=knn(batch.z[a][both], k),
-                neighbors_y=knn(batch.z[b][both], k),
+                raw_x=batch.z[a][both],
+                raw_y=batch.z[b][both],
                 group=groups[both],
                 temperature=self.network.temperature,
             )

@@ -64,7 +64,7 @@ class Gotma(Trained):
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Transport, Riemannian and contrastive terms."""
         o = self.options
-        neighbors = {"neighbors_x": pair.neighbors_x, "neighbors_y": pair.neighbors_y}
+        neighbors = pair.neighbors(o.neighbors)
         return {
             "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
             "rc": o.w_rc * rc(pair.x, pair.y, **neighbors),

@@ -50,7 +50,7 @@ class RMA(Trained):
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Transport, Riemannian and retrieval terms."""
         o = self.options
-        neighbors = {"neighbors_x": pair.neighbors_x, "neighbors_y": pair.neighbors_y}
+        neighbors = pair.neighbors(o.neighbors)
         return {
             "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
             "rma": o.w_rma * rma_isometric(pair.x, pair.y, **neighbors),

@@ -1,0 +1,323 @@
+"""The command line: `labkit run`, `study`, `runs`, `data`, `encode`, `tune`, `project`, `demo`.
+
+Heavy imports happen inside the commands, so that `labkit --help` answers at once. Exit codes: 0 done, 1 something that
+was asked for failed, 2 a wrong argument.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from labkit.study import Outcome, Study
+
+app = typer.Typer(
+    help="A lab for cross-modal manifold alignment.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+study_app = typer.Typer(help="Grids of runs through papermill: run, status, report.", no_args_is_help=True)
+runs_app = typer.Typer(help="The runs that are stored: list, show, compare.", no_args_is_help=True)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True)
+app.add_typer(study_app, name="study")
+app.add_typer(runs_app, name="runs")
+app.add_typer(data_app, name="data")
+
+Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs; $LABKIT_RUNS or ./runs by default.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core by default.")]
+StudyName = Annotated[str, typer.Argument(help="Name in studies/, or the path of a YAML file.")]
+Metric = Annotated[str, typer.Option(help="Metric to rank by.")]
+Source = Annotated[str, typer.Option(help="Modality that asks.")]
+Target = Annotated[str, typer.Option(help="Modality that is searched.")]
+
+
+@app.command(epilog="Example: labkit run --variant gotma --modalities image,text --missing 0.3 --option w_ot=3")
+def run(
+    variant: Annotated[str, typer.Option(help="Method of alignment; an unknown name lists the nearest.")] = "clip",
+    modalities: Annotated[str, typer.Option(help="Two or more, separated by commas.")] = "image,text,speech_fr",
+    dataset: Annotated[str, typer.Option(help="Bundled data set, or the path of an .npz file.")] = "stamps",
+    missing: Annotated[float, typer.Option(help="Share of training items dropped at random, 0 <= x < 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of split, initialisation and batches.")] = 0,
+    option: Annotated[list[str] | None, typer.Option(help="name=value of a variant's hyper-parameter.")] = None,
+    training: Annotated[list[str] | None, typer.Option(help="name=value, e.g. epochs=20.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    rerun: Annotated[bool, typer.Option(help="Compute a complete run anew.")] = False,
+    runs: Root = None,
+) -> None:
+    """Train, evaluate and store one run."""
+    with _clear_errors():
+        from labkit import run as runner
+        from labkit.config import RunConfig, parse
+
+        values = {
+            "data": {"dataset": dataset, "modalities": modalities.split(","), "missing": missing},
+            "variant": variant,
+            "options": _assignments(option),
+            "training": _assignments(training),
+            "seed": seed,
+        }
+        done = runner.execute(parse(RunConfig, values, what="labkit run"), root=runs, device=device, rerun=rerun)
+        typer.echo(_score_table(done.scores()).to_string(index=False))
+        typer.echo(f"{done.id}: stored in {done.folder}")
+
+
+@app.command(epilog="Example: labkit demo --jobs 2")
+def demo(jobs: Jobs = None, runs: Root = None) -> None:
+    """Run the study `quickstart` on the bundled data, print the leaderboard, write the report."""
+    with _clear_errors():
+        failed = _run_study("quickstart", jobs=jobs, root=runs)
+        typer.echo(
+            "\nExplore:\n  make dashboard   or   panel serve dashboards --show\n  make lab         or   jupyter lab"
+        )
+        raise typer.Exit(1 if failed else 0)
+
+
+@study_app.command("run", epilog="Example: labkit study run quickstart --jobs 2")
+def study_run(
+    study: StudyName,
+    jobs: Jobs = None,
+    rerun: Annotated[bool, typer.Option(help="Execute complete runs anew.")] = False,
+    runs: Root = None,
+) -> None:
+    """Execute what is not complete yet, then compute the 2-D frames and the report."""
+    with _clear_errors():
+        raise typer.Exit(1 if _run_study(study, jobs=jobs, root=runs, rerun=rerun) else 0)
+
+
+@study_app.command("status", epilog="Example: labkit study status quickstart")
+def study_status(study: StudyName, runs: Root = None) -> None:
+    """Which runs of the study are complete, failed, interrupted or made by older code."""
+    with _clear_errors():
+        from labkit import study as studies
+
+        typer.echo(studies.status(studies.load(study), root=runs).to_string(index=False))
+
+
+@study_app.command("report", epilog="Example: labkit study report quickstart")
+def study_report(study: StudyName, runs: Root = None) -> None:
+    """Write one self-contained report.html from the runs of the study."""
+    with _clear_errors():
+        from labkit import study as studies
+
+        typer.echo(f"report: {_write_report(studies.load(study), runs)}")
+
+
+@runs_app.command("list", epilog="Example: labkit runs list")
+def runs_list(runs: Root = None) -> None:
+    """One line per run."""
+    with _clear_errors():
+        from labkit.store import Store
+
+        store = Store(runs)
+        table = store.table()
+        if table.empty:
+            typer.echo(f"no runs in {store.root}: `labkit run` or `labkit demo` makes some")
+        else:
+            columns = ["id", "variant", "seed", "status", "n", "modalities", "created"]
+            typer.echo(table[columns].to_string(index=False))
+        for problem in store.problems:
+            typer.echo(f"not readable: {problem}", err=True)
+
+
+@runs_app.command("show", epilog="Example: labkit runs show gotma-s0")
+def runs_show(run_id: Annotated[str, typer.Argument(help="Id, or its beginning.")], runs: Root = None) -> None:
+    """Status, configuration and clean scores of a run."""
+    with _clear_errors():
+        from labkit.store import Store
+
+        found = Store(runs).open(run_id)
+        info = found.info
+        typer.echo(f"{found.id}  {info['status']}  {info['created']}")
+        typer.echo(json.dumps(info["config"], indent=1))
+        if info.get("error"):
+            typer.echo(f"error: {info['error']}")
+        if found.has("scores"):
+            typer.echo(_score_table(found.scores()).to_string(index=False))
+
+
+@runs_app.command("compare", epilog="Example: labkit runs compare clip-s0 gotma-s0 --metric mrr")
+def runs_compare(
+    first: Annotated[str, typer.Argument(help="Run id, or its beginning.")],
+    second: Annotated[str, typer.Argument(help="The run it is compared with.")],
+    metric: Metric = "recall_at_10",
+    runs: Root = None,
+) -> None:
+    """Paired difference (first - second) in every direction, with intervals over caption groups."""
+    with _clear_errors():
+        from labkit.store import Store
+
+        typer.echo(_compare(Store(runs), first, second, metric).to_string(index=False))
+
+
+@data_app.command("info", epilog="Example: labkit data info stamps")
+def data_info(dataset: Annotated[str, typer.Argument(help="Data set.")] = "stamps") -> None:
+    """What a data set holds."""
+    with _clear_errors():
+        from labkit import data
+
+        embeddings = data.load(dataset)
+        typer.echo(f"{dataset}: {len(embeddings)} samples, {len(set(embeddings.groups.tolist()))} caption groups")
+        for m in embeddings.modalities:
+            present = int(embeddings.present[m].sum())
+            typer.echo(f"  {m:12s} {embeddings.z[m].shape[1]:5d} features   {present} present")
+        if embeddings.label is not None:
+            labelled = int((embeddings.label >= 0).sum())
+            typer.echo(f"  labels: {', '.join(embeddings.label_names)} ({labelled} samples)")
+        sizes = {name: len(rows) for name, rows in data.split(embeddings, 0).items()}
+        typer.echo(f"  split of seed 0: {', '.join(f'{k} {v}' for k, v in sizes.items())}")
+
+
+@app.command(epilog="Example: labkit tune quickstart --trials 16 --out results/tuning/quickstart.csv")
+def tune(
+    study: StudyName,
+    trials: Annotated[int, typer.Option(min=1, help="Draws per variant; the first is its defaults.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="Record of all trials, .csv.")] = None,
+    only: Annotated[str, typer.Option(help="Variants, separated by commas; all of the study by default.")] = "",
+    jobs: Jobs = None,
+) -> None:
+    """Search the hyper-parameters of every variant with one budget, on validation samples only."""
+    with _clear_errors():
+        import yaml
+
+        from labkit import study as studies
+        from labkit import tune as tuning
+
+        names = tuple(name for name in only.split(",") if name)
+        table = tuning.tune(studies.load(study), trials=trials, jobs=jobs, only=names)
+        if out is not None:
+            tuning.save(table, out)
+        top = table.loc[table.groupby("variant", sort=False)["score"].idxmax()]
+        typer.echo(top[["variant", "trial", "score", "score_sd", "seeds"]].to_string(index=False))
+        cells = [cell.model_dump(exclude_defaults=True) for cell in tuning.best(table)]
+        typer.echo("\nbest of each, as a study takes them:")
+        typer.echo(yaml.safe_dump({"variants": cells}, sort_keys=False))
+
+
+@app.command(epilog="Example: labkit project clip-s0 gotma-s0")
+def project(
+    run_ids: Annotated[list[str] | None, typer.Argument(help="Runs; all complete ones by default.")] = None,
+    runs: Root = None,
+) -> None:
+    """Compute the UMAP frame of runs, in one process (its compilation takes 20 s)."""
+    with _clear_errors():
+        from labkit import run as runner
+        from labkit.store import Store
+
+        store = Store(runs)
+        found = [store.open(i) for i in run_ids] if run_ids else store.runs()
+        runner.add_umap([r for r in found if r.status == "complete"])
+
+
+def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = False) -> list[Outcome]:
+    """Run, project, report and print; the outcomes that failed."""
+    from labkit import run as runner
+    from labkit import study as studies
+    from labkit.store import Store
+
+    chosen = studies.load(name)
+    outcomes = studies.run(chosen, root=root, jobs=jobs, rerun=rerun)
+    failed = [o for o in outcomes if o.status != "complete"]
+    store = Store(root)
+    complete = [store.open(o.run_id) for o in outcomes if o.status == "complete"]
+    # one map per variant is what people look at; `labkit project` makes the others
+    runner.add_umap([r for r in complete if r.info["seed"] == chosen.seeds[0]])
+    typer.echo("")
+    if complete:
+        _print_board(store, [r.id for r in complete], chosen)
+        typer.echo(f"\nruns:   {store.root}\nreport: {_write_report(chosen, root)}")
+    for outcome in failed:
+        typer.echo(f"failed: {outcome.run_id}: {outcome.error}", err=True)
+    return failed
+
+
+def _print_board(store: Any, ids: list[str], study: Study) -> None:
+    from labkit import stats
+
+    scores, fields = store.scores(ids), store.fields("recall_at_10", ids, where={"corruption": "none"})
+    target = "text" if "text" in study.data.modalities else study.data.modalities[-1]
+    for source in (m for m in study.data.modalities if m != target):
+        board = stats.leaderboard(scores, fields, metric="recall_at_10", source=source, target=target)
+        typer.echo(f"recall@10, {source} -> {target} (chance {board['chance'].iloc[0]:.3f})")
+        typer.echo(_rounded(board.drop(columns=["chance", "higher_is_better"])).to_string(index=False) + "\n")
+
+
+def _write_report(study: Study, root: Path | None) -> Path:
+    from labkit import report
+    from labkit.store import Store
+
+    store = Store(root)
+    complete = {r.id for r in store.runs() if r.status == "complete"}
+    ids = [c.run_id for c in study.configs() if c.run_id in complete]
+    return report.write(store, ids, title=study.name, description=study.description)
+
+
+def _compare(store: Any, first: str, second: str, metric: str) -> pd.DataFrame:
+    import pandas as pd
+
+    from labkit import stats
+
+    fields = []
+    for name in (first, second):
+        found = store.open(name)
+        fields.append(store.fields(metric, [found.id], where={"corruption": "none"}))
+    rows = []
+    for (source, target), a in fields[0].groupby(["source", "target"], sort=False):
+        b = fields[1][(fields[1]["source"] == source) & (fields[1]["target"] == target)]
+        d = stats.paired_difference(a, b, on=("key",), group="group")
+        rows.append(
+            {
+                "source": source,
+                "target": target,
+                "difference": d.value,
+                "low": d.low,
+                "high": d.high,
+                "p": d.p,
+                "n": d.n,
+            }
+        )
+    return _rounded(pd.DataFrame(rows))
+
+
+def _score_table(scores: pd.DataFrame) -> pd.DataFrame:
+    clean = scores[(scores["corruption"] == "none")]
+    return _rounded(clean[["metric", "source", "target", "value", "low", "high", "n", "chance", "interval"]])
+
+
+def _rounded(table: pd.DataFrame) -> pd.DataFrame:
+    return table.round({c: 3 for c in table.columns if table[c].dtype.kind == "f"})
+
+
+def _assignments(pairs: list[str] | None) -> dict[str, Any]:
+    values = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"{pair!r} must be name=value, e.g. w_ot=3")
+        try:
+            values[name] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name] = value
+    return values
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """One sentence and exit code 1 or 2 instead of a traceback, for what users can mend."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    except (OSError, RuntimeError, ImportError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()

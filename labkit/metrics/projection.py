@@ -1,0 +1,63 @@
+"""How far a 2-D picture can be trusted, point by point (Venna & Kaski 2001).
+
+Trustworthiness falls with points that are neighbors in the picture but not in the data, continuity with neighbors
+of the data that the picture tears apart. The mean over points equals `sklearn.manifold.trustworthiness`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from labkit.metrics.pairs import Array, as_pair, blocks
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+def trustworthiness(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: int) -> Float[Tensor, " n"]:
+    """How far the k nearest neighbors of each point in the projection are its neighbors in the data, too.
+
+    `T_i = 1 - 2 / (k (2n - 3k - 1)) sum_{j in U_k(i)} (r(i, j) - k)`: U_k(i) are the k nearest of i in `x_low`
+    that are not among the k nearest in `x_high`, r(i, j) is the rank of j from i in `x_high` (eq. 1 of Venna &
+    Kaski 2001, per point). Range [0, 1], higher is better; the mean is about .5 for a random projection. Euclidean
+    distances, self excluded, ties in the order of the samples.
+
+    Raises:
+        ValueError: k outside [1, n / 2), rows that differ, or values that are not finite.
+    """
+    x_high, x_low = as_pair(x_high, x_low)
+    n = len(x_high)
+    if not 1 <= k < n / 2:
+        raise ValueError(f"k must be at least 1 and below n / 2 = {n / 2:g} for the measure to be in [0, 1]; got {k}")
+    intrusion = torch.cat([_excess_rank(x_high, x_low, at, k) for at in blocks(n, n)])
+    return 1 - intrusion * 2 / (k * (2 * n - 3 * k - 1))
+
+
+def continuity(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: int) -> Float[Tensor, " n"]:
+    """Share of each point's k nearest neighbors in the data that stay near in the projection.
+
+    `trustworthiness` with the two spaces swapped (Venna & Kaski 2001, eq. 2): same range and direction.
+
+    Raises:
+        ValueError: k outside [1, n / 2), rows that differ, or values that are not finite.
+    """
+    return trustworthiness(x_low, x_high, k)
+
+
+def _excess_rank(x_high: Float[Tensor, "n d"], x_low: Float[Tensor, "n e"], at: slice, k: int) -> Float[Tensor, " b"]:
+    """Sum over the k nearest in `x_low` of how far their rank in `x_high` exceeds k."""
+    near = _order(x_low, at)[:, :k]
+    order = _order(x_high, at)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(1, len(x_high) + 1).to(order).expand_as(order))
+    return (rank.gather(1, near) - k).clamp(min=0).sum(dim=1).double()
+
+
+def _order(x: Float[Tensor, "n d"], at: slice) -> Int[Tensor, "b n"]:
+    """Points by distance from each query, the query itself last."""
+    distance = torch.cdist(x[at], x, compute_mode="donot_use_mm_for_euclid_dist")
+    query = torch.arange(len(x), device=x.device)[at]
+    distance[torch.arange(len(query), device=x.device), query] = torch.inf
+    return distance.argsort(dim=1, stable=True)
