@@ -13,8 +13,8 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
-    "config", "data", "encoders", "evaluate", "losses", "metrics", "ot", "project", "run", "stats", "store",
-    "study", "train", "types", "variants", "views",
+    "config", "data", "encoders", "evaluate", "losses", "metrics", "ot", "project", "report", "results", "run", "stats", "store",
+    "study", "train", "tune", "types", "variants", "views",
 )  # fmt: skip
 
 __all__ = ["__version__", *_MODULES]

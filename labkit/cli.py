@@ -108,6 +108,17 @@ def study_report(study: StudyName, runs: Root = None) -> None:
         typer.echo(f"report: {_write_report(studies.load(study), runs)}")
 
 
+@study_app.command("export", epilog="Example: labkit study export quickstart")
+def study_export(study: StudyName, runs: Root = None) -> None:
+    """Copy the scores of the study's runs into results/, for notebooks that read them in a clean checkout."""
+    with _clear_errors():
+        from labkit import results
+        from labkit import study as studies
+
+        store, ids = studies.complete(studies.load(study), runs)
+        typer.echo(f"written: {results.write(store, ids, study)}")
+
+
 @runs_app.command("list", epilog="Example: labkit runs list")
 def runs_list(runs: Root = None) -> None:
     """One line per run."""
@@ -249,11 +260,9 @@ def _print_board(store: Any, ids: list[str], study: Study) -> None:
 
 def _write_report(study: Study, root: Path | None) -> Path:
     from labkit import report
-    from labkit.store import Store
+    from labkit import study as studies
 
-    store = Store(root)
-    complete = {r.id for r in store.runs() if r.status == "complete"}
-    ids = [c.run_id for c in study.configs() if c.run_id in complete]
+    store, ids = studies.complete(study, root)
     return report.write(store, ids, title=study.name, description=study.description)
 
 

@@ -61,8 +61,8 @@ class TrainingConfig(_Part):
 
     epochs: Annotated[int, Field(ge=1)] = 60
     batch_size: Annotated[int, Field(ge=2)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
     warmup: Share = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     patience: Annotated[int, Field(ge=1)] = 15

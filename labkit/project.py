@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.manifold import TSNE
 
 from labkit.metrics.projection import trustworthiness
 from labkit.types import Embeddings
@@ -30,6 +31,22 @@ def pca_frame(shared: Embeddings) -> pd.DataFrame:
     _, _, axes = torch.linalg.svd(centered.double(), full_matrices=False)
     axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(dim=1, keepdim=True)).sign()
     return _framed(table, points, (centered.double() @ axes.T).numpy())
+
+
+def tsne_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
+    """Joint t-SNE (van der Maaten and Hinton 2008, cosine) of all present points; repeatable for a seed.
+
+    Returns:
+        Columns as in `pca_frame`.
+
+    Raises:
+        ValueError: fewer points than the perplexity of 30 needs.
+    """
+    points, table = _stack(shared)
+    if len(points) <= 90:
+        raise ValueError(f"t-SNE at perplexity 30 needs more than 90 points; got {len(points)}")
+    unit = torch.nn.functional.normalize(points, dim=1).numpy()
+    return _framed(table, points, TSNE(metric="cosine", init="random", random_state=seed).fit_transform(unit))
 
 
 def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:

@@ -1,8 +1,8 @@
 """Studies: grids of runs through papermill, in parallel, resumable.
 
 A study is a YAML file: the shared configuration, a list of variants with their options, and seeds. Each cell of the grid
-is one execution of `notebooks/01_train_evaluate.ipynb`, which ends as `report.ipynb` in the run's folder. Complete runs
-are skipped, so a killed study continues where it was; a run that fails keeps its half notebook and the others go on.
+is one execution of `notebooks/01_train_evaluate.ipynb`, which ends as `report.ipynb` in the run's folder. Complete
+runs are skipped, so a killed study continues where it was; a run that fails keeps its half notebook and the others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import run as runs
 from labkit.config import DataConfig, EvaluationConfig, RunConfig, TrainingConfig, parse
@@ -146,6 +146,13 @@ def run(study: Study, *, root: Path | str | None = None, jobs: int | None = None
             if outcome.error:
                 bar.write(f"{outcome.run_id} failed: {outcome.error}")
     return outcomes
+
+
+def complete(study: Study, root: Path | str | None = None) -> tuple[Store, list[str]]:
+    """The store, and the ids of the study's complete runs in the order of the grid."""
+    store = Store(root)
+    done = {r.id for r in store.runs() if r.status == "complete"}
+    return store, [c.run_id for c in study.configs() if c.run_id in done]
 
 
 def status(study: Study, *, root: Path | str | None = None) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit.config import TrainingConfig
 from labkit.metrics.retrieval import recall_at_10

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from labkit import run as runs
 from labkit import variants
@@ -26,7 +26,7 @@ from labkit.study import Cell, Study
 from labkit.train import DivergedError, validation_score
 from labkit.variants import Trained
 
-OPTIMIZER = {"learning_rate": (5e-4, 1e-3, 2e-3, 4e-3), "weight_decay": (1e-3, 1e-2, 1e-1)}
+OPTIMIZER = {"learning_rate": (1e-3, 2e-3, 5e-3), "weight_decay": (1e-2, 1e-1)}
 
 
 @dataclass(frozen=True)

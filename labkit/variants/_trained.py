@@ -33,7 +33,7 @@ class TrainedOptions(Options):
     """
 
     dim: Annotated[int, Field(ge=2)] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.7
     temperature: Annotated[float, Field(gt=0)] = 0.07
     neighbors: Annotated[int, Field(ge=1)] = 10
 
@@ -101,9 +101,9 @@ class Trained(AlignerBase):
     Options: ClassVar[type[Options]] = TrainedOptions
     options: TrainedOptions
     search: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "dim": (64, 128, 256),
-        "dropout": (0.3, 0.5, 0.7),
-        "temperature": (0.03, 0.07, 0.15),
+        "dim": (128, 256),
+        "dropout": (0.5, 0.6, 0.7, 0.8),
+        "temperature": (0.05, 0.07, 0.1),
     }
     normalized: ClassVar[bool] = True
 

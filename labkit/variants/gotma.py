@@ -35,7 +35,7 @@ class GotmaOptions(TrainedOptions):
     """
 
     w_ot: Weight = 1.0
-    w_rc: Weight = 1.0
+    w_rc: Weight = 10.0
     w_cl: Annotated[float, Field(gt=0)] = 1.0
     w_task: Weight = 0.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
@@ -49,7 +49,7 @@ class Gotma(Trained):
     options: GotmaOptions
     search = Trained.search | {
         "w_ot": (0.3, 1.0, 3.0, 10.0),
-        "w_rc": (0.3, 1.0, 3.0, 10.0),
+        "w_rc": (1.0, 10.0, 30.0, 100.0),
         "epsilon": (0.05, 0.2),
     }
 

