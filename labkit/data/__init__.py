@@ -1,0 +1,96 @@
+"""Datasets as `Embeddings`: bundled ones by name, the user's own arrays or `.npz` files by path.
+
+    stamps = labkit.data.load("stamps", modalities=("image", "text"))
+    mine = labkit.data.from_arrays({"image": x, "text": y})
+    rows = labkit.data.split(stamps, seed=0)          # {"train": ..., "validation": ..., "test": ...}
+
+A dataset is a class registered in `DATASETS` that follows the protocol `Dataset`; one new file adds one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from labkit.data.precomputed import from_arrays, from_npz
+from labkit.data.splits import SPLITS, split, split_groups
+from labkit.registry import Registry
+from labkit.types import Embeddings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Dataset",
+    "dataset",
+    "from_arrays",
+    "from_npz",
+    "load",
+    "split",
+    "split_groups",
+    "table",
+]
+
+DATASETS = Registry("dataset", __name__)
+
+
+class Dataset(Protocol):
+    """What a registered dataset offers; its constructor needs no arguments."""
+
+    modalities: tuple[str, ...]
+
+    def load(self, modalities: Sequence[str] | None = None) -> Embeddings:
+        """Frozen features of the given modalities, all by default."""
+        ...
+
+    def table(self) -> pd.DataFrame:
+        """One row per sample: key, group, label, caption, one raw-item column per modality; attrs["data_root"]."""
+        ...
+
+    def items(self, modality: str, keys: Sequence[str] | None = None) -> list[Any]:
+        """Raw items (`PIL.Image`, `str`, mono 16 kHz float32 waveform), of all keys by default; None where absent."""
+        ...
+
+    def encoder_name(self, modality: str) -> str:
+        """Name of the encoder that made the features of a modality."""
+        ...
+
+
+def dataset(name: str) -> Dataset:
+    """The bundled dataset called `name`.
+
+    Raises:
+        UnknownNameError: no such dataset; the message names the nearest ones.
+    """
+    return cast("type[Dataset]", DATASETS.get(name))()
+
+
+def load(name: str | Path, *, modalities: Sequence[str] | None = None) -> Embeddings:
+    """Embeddings of a bundled dataset, or of an `.npz` file of your own (see `from_npz`).
+
+    Args:
+        name: a registered dataset, or the path of an `.npz` file.
+        modalities: which ones, in that order; all by default.
+
+    Raises:
+        UnknownNameError: no such dataset.
+        FileNotFoundError: no such file.
+        CorruptBundleError: a bundled file is missing or damaged.
+        ValueError: no such modality, or arrays that do not fit together.
+    """
+    if str(name).endswith(".npz"):
+        embeddings = from_npz(Path(name))
+        return embeddings if modalities is None else embeddings.select(modalities)
+    return dataset(str(name)).load(modalities)
+
+
+def table(name: str) -> pd.DataFrame:
+    """One row per sample of a bundled dataset, in the order of `load`; `.attrs["data_root"]` is its folder.
+
+    Columns: key, group, label (class name), caption, then per modality the raw item: a path relative to
+    `data_root` for pictures and sound, the words themselves for text; null where absent.
+    """
+    return dataset(name).table()
