@@ -6,9 +6,10 @@ the resolved configuration, so the same run is never computed twice and an inter
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -21,7 +22,7 @@ class ConfigError(ValueError):
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(_Part):
@@ -51,7 +52,7 @@ class TrainingConfig(_Part):
 
     Attributes:
         epochs: upper limit of passes over the training samples.
-        batch_size: samples of a step.
+        batch_size: samples of a step, at least: an epoch is cut into floor(n / batch_size) equal steps.
         learning_rate: peak of the schedule (linear warm-up, then cosine to zero).
         weight_decay: of AdamW.
         warmup: share of the steps spent warming up.
@@ -78,7 +79,7 @@ class EvaluationConfig(_Part):
     """
 
     corruptions: tuple[str, ...] = ("feature_noise", "feature_masking", "missing_modality")
-    corruption_seeds: Annotated[int, Field(ge=1)] = 2
+    corruption_seeds: Annotated[int, Field(ge=1)] = 1
     bootstrap: Annotated[int, Field(ge=100)] = 1000
 
 
@@ -128,6 +129,10 @@ def parse(model: type[T], values: dict[str, Any], *, what: str) -> T:
 
 def _sentence(model: type[BaseModel], error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "value"
-    if error["type"] == "extra_forbidden":
-        return f"unknown field {name!r}; fields are {', '.join(model.model_fields)}"
-    return f"field {name!r} is {error['input']!r}: {error['msg']}"
+    if error["type"] != "extra_forbidden":
+        return f"field {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+    for part in error["loc"][:-1]:
+        model = cast("type[BaseModel]", model.model_fields[part].annotation)
+    near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown field {name!r}; {hint}fields are {', '.join(model.model_fields) or '(none)'}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.manifold import TSNE
 
 from labkit.metrics.projection import trustworthiness
 from labkit.types import Embeddings
@@ -42,6 +41,8 @@ def tsne_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     Raises:
         ValueError: fewer points than the perplexity of 30 needs.
     """
+    from sklearn.manifold import TSNE  # two seconds that runs do without
+
     points, table = _stack(shared)
     if len(points) <= 90:
         raise ValueError(f"t-SNE at perplexity 30 needs more than 90 points; got {len(points)}")

@@ -40,8 +40,9 @@ def sinkhorn_divergence(
 ) -> Float[Tensor, "*batch"]:
     """Distance between two clouds in the cost's units, >= 0, 0 for equal clouds; lower is nearer.
 
-    Differentiable once in x, y, a and b, by the envelope theorem. It does not know which point belongs to which:
-    permuting y changes nothing. In mini-batches it is biased upwards, so state the batch size with every value.
+    Both hold up to `tolerance` times the largest cost, and mostly far better. Differentiable once in x, y, a and b,
+    by the envelope theorem. It does not know which point belongs to which: permuting y changes nothing. In
+    mini-batches it is biased upwards, so state the batch size with every value.
 
     Args:
         x: Source points.

@@ -55,7 +55,8 @@ def gromov_wasserstein(
         geom_y: Distances within the second space; it may have another dimension and number of points.
         a: Weights of the first space, uniform by default.
         b: Weights of the second; their total must be that of `a`.
-        epsilon: Strength of the entropy, relative to the mean of |D_x - D_y|^2 under the product coupling.
+        epsilon: Strength of the entropy, relative to the objective of the product coupling: for the pure problem
+            the mean of |D_x - D_y|^2.
         scale_cost: "mean" divides each distance matrix (and `fused_cost`) by its mean, so that G is a pure number
             and the units of the spaces do not matter; None takes them as they are, and epsilon as absolute.
         fused_cost: M, a cost between points of the two spaces, for the fused problem.
@@ -67,8 +68,9 @@ def gromov_wasserstein(
 
     Returns:
         The coupling. `cost` is alpha G + (1 - alpha) <M, P> of its plan in the units described under `scale_cost`;
-        `regularized_cost` adds the entropy and is differentiable once in both geometries and `fused_cost`, at the
-        local optimum. f, g, and epsilon_absolute belong to the last linearization, whose cost is `geometry`.
+        `regularized_cost` adds the entropy and is differentiable once in both geometries and `fused_cost` (not in
+        the weights), at the local optimum. f, g and epsilon_absolute are those of the last linearization, whose
+        cost is `geometry`.
 
     Raises:
         TypeError: Input that is not a floating-point tensor.
