@@ -17,8 +17,11 @@ Step = str | int
 
 
 def runs_root() -> Path:
-    """Folder of all runs: the environment variable LABKIT_RUNS, or `runs` in the current folder."""
-    return Path(os.environ.get("LABKIT_RUNS") or "runs")
+    """Folder of all runs: `$LABKIT_RUNS`, else `runs` of the nearest enclosing folder that has one, else `./runs`."""
+    if chosen := os.environ.get("LABKIT_RUNS"):
+        return Path(chosen)
+    here = Path.cwd()
+    return next((folder / "runs" for folder in (here, *here.parents) if (folder / "runs").is_dir()), Path("runs"))
 
 
 def check_name(name: str, what: str) -> str:

@@ -1,0 +1,64 @@
+"""The code in README and CONTRIBUTING does what the text around it says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.losses import LOSSES
+
+ROOT = Path(__file__).parents[2]
+
+
+def python_blocks(name: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.S)
+
+
+def test_readme_aligns_two_arrays_of_ones_own(tmp_path, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    latent = random.normal(size=(200, 8))
+    np.save(tmp_path / "image.npy", latent @ random.normal(size=(8, 40)))
+    np.save(tmp_path / "text.npy", latent @ random.normal(size=(8, 30)))
+    monkeypatch.chdir(tmp_path)
+    (block,) = python_blocks("README.md")
+    exec(compile(block, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["image -> text", "text -> image"]
+    assert all(float(re.search(r": ([\d.]+)", line)[1]) > 0.8 for line in lines)
+    assert len(block.strip().splitlines()) <= 10
+
+
+def test_contributing_adds_a_loss_in_one_file(tmp_path, monkeypatch):
+    (block,) = python_blocks("CONTRIBUTING.md")
+    (tmp_path / "coral.py").write_text(block, encoding="utf-8")
+    losses = importlib.import_module("labkit.losses")
+    monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
+    monkeypatch.setattr(LOSSES, "_discovered", False)
+    try:
+        coral = LOSSES.get("coral")
+        x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert coral(x, x) == 0
+        expected = np.square(np.cov(x.numpy().T) - np.cov(2 * x.numpy().T)).sum() / 36
+        assert float(coral(x, 2 * x)) == pytest.approx(expected)
+    finally:
+        LOSSES._entries.pop("coral", None)
+        sys.modules.pop("labkit.losses.coral", None)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_somewhere(name):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / name).read_text(encoding="utf-8"))
+    assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_readme_lists_every_variant():
+    from labkit.variants import VARIANTS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [v for v in VARIANTS.names() if f"| `{v}` |" not in text] == []
