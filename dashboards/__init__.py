@@ -1,0 +1,1 @@
+"""The dashboard: `panel serve dashboards`. Reads run folders; computes nothing that a run could store."""

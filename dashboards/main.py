@@ -1,0 +1,5 @@
+"""Entry point of `panel serve dashboards`; one app per browser session."""
+
+from dashboards.app import App
+
+App().template.servable()

@@ -1,0 +1,34 @@
+"""Drawings of stored tables: pandas in, HoloViews out, the same for a page (bokeh) and a notebook (matplotlib).
+
+    scores = Store().scores()
+    views.robustness_curves(scores, metric="recall_at_10", corruption="feature_noise")
+    views.leaderboard_plot(stats.leaderboard(scores, metric="recall_at_10", source="image", target="text"))
+    views.manifold(run.points(), run.projection("pca"), color="label")
+
+Every drawing carries its options for both backends; which one draws is up to `hv.extension`. Colors are
+fixed per modality and variant and safe for color-blind readers, see `labkit.views.colors`.
+"""
+
+from ._style import words
+from .colors import category_colors, modality_colors, variant_colors
+from .curves import curve_table, robustness_curves, training_curve
+from .leaderboard import leaderboard_plot
+from .manifolds import manifold, manifold_frame, pair_links
+from .pictures import contact_sheet, coupling_matrix, thumbnail_map
+
+__all__ = [
+    "category_colors",
+    "contact_sheet",
+    "coupling_matrix",
+    "curve_table",
+    "leaderboard_plot",
+    "manifold",
+    "manifold_frame",
+    "modality_colors",
+    "pair_links",
+    "robustness_curves",
+    "thumbnail_map",
+    "training_curve",
+    "variant_colors",
+    "words",
+]

@@ -1,0 +1,45 @@
+"""Options shared by the drawings, once for bokeh and once for matplotlib."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import holoviews.plotting.bokeh  # registers the backend
+import holoviews.plotting.mpl  # noqa: F401  registers the backend
+from holoviews.core.dimension import Dimensioned
+
+Element = TypeVar("Element", bound=Dimensioned)
+
+_WORDS = {
+    "mrr": "mean reciprocal rank",
+    "cka": "CKA (debiased)",
+    "pca": "PCA",
+    "umap": "UMAP",
+    "ndcg_at_10": "NDCG@10",
+}
+
+
+def both(element: Element, *, bokeh: dict[str, object], mpl: dict[str, object]) -> Element:
+    """`element` with options for each backend."""
+    return element.opts(**bokeh, backend="bokeh").opts(**mpl, backend="matplotlib")
+
+
+def framed(overlay: Element, *, title: str, size: tuple[int, int], legend: str | None = None) -> Element:
+    """Title, size in pixels (100 to the inch in matplotlib) and legend of a finished drawing."""
+    width, height = size
+    side = {} if legend is None else {"legend_position": legend}
+    bokeh = {"width": width, "height": height, "title": title, "toolbar": "above", "shared_axes": False, **side}
+    fonts = {"title": 11, "labels": 10, "ticks": 9, "legend": 9}
+    mpl = {
+        "fig_inches": (width / 100, height / 100),
+        "aspect": width / height,
+        "title": title,
+        "fontsize": fonts,
+        **side,
+    }
+    return both(overlay, bokeh={**bokeh, "fontsize": {k: f"{v}pt" for k, v in fonts.items()}}, mpl=mpl)
+
+
+def words(name: str) -> str:
+    """A stored name as people write it: `recall_at_10` -> "recall@10", `feature_noise` -> "feature noise"."""
+    return _WORDS.get(name) or name.replace("_at_", "@").replace("_", " ")
