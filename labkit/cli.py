@@ -1,18 +1,18 @@
 """The command line: `labkit run`, `study`, `runs`, `data`, `encode`, `tune`, `project`, `demo`.
 
 Heavy imports happen inside the commands, so that `labkit --help` answers at once. Exit codes: 0 done, 1 something that
-was asked for failed, 2 a wrong argument.
+was asked for failed, 2 a wrong argument. What users can mend is answered with one sentence, a bug with its traceback.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from labkit._console import assignments, clear_errors, names, refuse_both
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,16 +29,22 @@ app.add_typer(study_app, name="study")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 
-Root = Annotated[Path | None, typer.Option("--runs", help="Folder of the runs; $LABKIT_RUNS or ./runs by default.")]
+Root = Annotated[
+    Path | None,
+    typer.Option("--runs", help="Folder of the runs; by default $LABKIT_RUNS, or runs/ here or in a folder above."),
+]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Notebooks at a time; one per core by default.")]
 StudyName = Annotated[str, typer.Argument(help="Name in studies/, or the path of a YAML file.")]
-Metric = Annotated[str, typer.Option(help="Metric to rank by.")]
-Source = Annotated[str, typer.Option(help="Modality that asks.")]
-Target = Annotated[str, typer.Option(help="Modality that is searched.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or auto.")]
 
 
 @app.command(epilog="Example: labkit run --variant gotma --modalities image,text --missing 0.3 --option w_ot=3")
 def run(
+    context: typer.Context,
+    stored: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Id of a stored run, or its beginning: take its configuration."),
+    ] = None,
     variant: Annotated[str, typer.Option(help="Method of alignment; an unknown name lists the nearest.")] = "clip",
     modalities: Annotated[str, typer.Option(help="Two or more, separated by commas.")] = "image,text,speech_fr",
     dataset: Annotated[str, typer.Option(help="Bundled data set, or the path of an .npz file.")] = "stamps",
@@ -46,23 +52,29 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of split, initialisation and batches.")] = 0,
     option: Annotated[list[str] | None, typer.Option(help="name=value of a variant's hyper-parameter.")] = None,
     training: Annotated[list[str] | None, typer.Option(help="name=value, e.g. epochs=20.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "auto",
+    device: Device = "auto",
     rerun: Annotated[bool, typer.Option(help="Compute a complete run anew.")] = False,
     runs: Root = None,
 ) -> None:
-    """Train, evaluate and store one run."""
-    with _clear_errors():
+    """Train, evaluate and store one run; a complete one is not computed again."""
+    with clear_errors():
         from labkit import run as runner
         from labkit.config import RunConfig, parse
+        from labkit.store import Store
 
         values = {
-            "data": {"dataset": dataset, "modalities": modalities.split(","), "missing": missing},
+            "data": {"dataset": dataset, "modalities": names(modalities), "missing": missing},
             "variant": variant,
-            "options": _assignments(option),
-            "training": _assignments(training),
+            "options": assignments(option),
+            "training": assignments(training),
             "seed": seed,
         }
-        done = runner.execute(parse(RunConfig, values, what="labkit run"), root=runs, device=device, rerun=rerun)
+        if stored is None:
+            config = parse(RunConfig, values, what="labkit run")
+        else:
+            refuse_both(context, allowed=("stored", "device", "rerun", "runs"))
+            config = runner.stored_config(Store(runs), stored)
+        done = runner.execute(config, root=runs, device=device, rerun=rerun)
         typer.echo(_score_table(done.scores()).to_string(index=False))
         typer.echo(f"{done.id}: stored in {done.folder}")
 
@@ -70,7 +82,7 @@ def run(
 @app.command(epilog="Example: labkit demo --jobs 2")
 def demo(jobs: Jobs = None, runs: Root = None) -> None:
     """Run the study `quickstart` on the bundled data, print the leaderboard, write the report."""
-    with _clear_errors():
+    with clear_errors():
         failed = _run_study("quickstart", jobs=jobs, root=runs)
         typer.echo(
             "\nExplore:\n  make dashboard   or   panel serve dashboards --show\n  make lab         or   jupyter lab"
@@ -86,23 +98,26 @@ def study_run(
     runs: Root = None,
 ) -> None:
     """Execute what is not complete yet, then compute the 2-D frames and the report."""
-    with _clear_errors():
+    with clear_errors():
         raise typer.Exit(1 if _run_study(study, jobs=jobs, root=runs, rerun=rerun) else 0)
 
 
 @study_app.command("status", epilog="Example: labkit study status quickstart")
 def study_status(study: StudyName, runs: Root = None) -> None:
     """Which runs of the study are complete, failed, interrupted or made by older code."""
-    with _clear_errors():
+    with clear_errors():
         from labkit import study as studies
 
-        typer.echo(studies.status(studies.load(study), root=runs).to_string(index=False))
+        table = studies.status(studies.load(study), root=runs)
+        typer.echo(table.drop(columns="error").to_string(index=False))
+        for row in table.loc[table["status"] == "failed"].to_dict("records"):
+            typer.echo(f"{row['run']} failed: {row['error']}")
 
 
 @study_app.command("report", epilog="Example: labkit study report quickstart")
 def study_report(study: StudyName, runs: Root = None) -> None:
     """Write one self-contained report.html from the runs of the study."""
-    with _clear_errors():
+    with clear_errors():
         from labkit import study as studies
 
         typer.echo(f"report: {_write_report(studies.load(study), runs)}")
@@ -111,18 +126,19 @@ def study_report(study: StudyName, runs: Root = None) -> None:
 @study_app.command("export", epilog="Example: labkit study export quickstart")
 def study_export(study: StudyName, runs: Root = None) -> None:
     """Copy the scores of the study's runs into results/, for notebooks that read them in a clean checkout."""
-    with _clear_errors():
+    with clear_errors():
         from labkit import results
         from labkit import study as studies
 
-        store, ids = studies.complete(studies.load(study), runs)
-        typer.echo(f"written: {results.write(store, ids, study)}")
+        chosen = studies.load(study)
+        store, ids = studies.complete(chosen, runs)
+        typer.echo(f"written: {results.write(store, ids, chosen.name)} ({len(ids)} of {len(chosen.configs())} runs)")
 
 
 @runs_app.command("list", epilog="Example: labkit runs list")
 def runs_list(runs: Root = None) -> None:
     """One line per run."""
-    with _clear_errors():
+    with clear_errors():
         from labkit.store import Store
 
         store = Store(runs)
@@ -130,8 +146,9 @@ def runs_list(runs: Root = None) -> None:
         if table.empty:
             typer.echo(f"no runs in {store.root}: `labkit run` or `labkit demo` makes some")
         else:
+            table.loc[(table["status"] == "running") & ~table["alive"], "status"] = "interrupted"
             columns = ["id", "variant", "seed", "status", "n", "modalities", "created"]
-            typer.echo(table[columns].to_string(index=False))
+            typer.echo(table[columns].to_string(index=False, na_rep=""))
         for problem in store.problems:
             typer.echo(f"not readable: {problem}", err=True)
 
@@ -139,7 +156,7 @@ def runs_list(runs: Root = None) -> None:
 @runs_app.command("show", epilog="Example: labkit runs show gotma-s0")
 def runs_show(run_id: Annotated[str, typer.Argument(help="Id, or its beginning.")], runs: Root = None) -> None:
     """Status, configuration and clean scores of a run."""
-    with _clear_errors():
+    with clear_errors():
         from labkit.store import Store
 
         found = Store(runs).open(run_id)
@@ -156,20 +173,22 @@ def runs_show(run_id: Annotated[str, typer.Argument(help="Id, or its beginning."
 def runs_compare(
     first: Annotated[str, typer.Argument(help="Run id, or its beginning.")],
     second: Annotated[str, typer.Argument(help="The run it is compared with.")],
-    metric: Metric = "recall_at_10",
+    metric: Annotated[str, typer.Option(help="Metric that is compared point by point.")] = "recall_at_10",
     runs: Root = None,
 ) -> None:
     """Paired difference (first - second) in every direction, with intervals over caption groups."""
-    with _clear_errors():
+    with clear_errors():
         from labkit.store import Store
 
         typer.echo(_compare(Store(runs), first, second, metric).to_string(index=False))
 
 
 @data_app.command("info", epilog="Example: labkit data info stamps")
-def data_info(dataset: Annotated[str, typer.Argument(help="Data set.")] = "stamps") -> None:
+def data_info(
+    dataset: Annotated[str, typer.Argument(help="Bundled data set, or the path of an .npz file.")] = "stamps",
+) -> None:
     """What a data set holds."""
-    with _clear_errors():
+    with clear_errors():
         from labkit import data
 
         embeddings = data.load(dataset)
@@ -178,10 +197,33 @@ def data_info(dataset: Annotated[str, typer.Argument(help="Data set.")] = "stamp
             present = int(embeddings.present[m].sum())
             typer.echo(f"  {m:12s} {embeddings.z[m].shape[1]:5d} features   {present} present")
         if embeddings.label is not None:
-            labelled = int((embeddings.label >= 0).sum())
-            typer.echo(f"  labels: {', '.join(embeddings.label_names)} ({labelled} samples)")
+            labelled = embeddings.label[embeddings.label >= 0]
+            classes = embeddings.label_names or sorted(set(labelled.tolist()))
+            typer.echo(f"  labels: {', '.join(map(str, classes))} ({len(labelled)} samples)")
         sizes = {name: len(rows) for name, rows in data.split(embeddings, 0).items()}
         typer.echo(f"  split of seed 0: {', '.join(f'{k} {v}' for k, v in sizes.items())}")
+
+
+@app.command(epilog="Example: labkit encode --modalities image,text --out features.safetensors")
+def encode(
+    dataset: Annotated[str, typer.Option(help="Bundled data set.")] = "stamps",
+    modalities: Annotated[str, typer.Option(help="Which ones, separated by commas.")] = "image,text",
+    out: Annotated[Path | None, typer.Option(help="File to write the features to, .safetensors.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Encode the raw items of a data set anew, and compare with the features that are bundled."""
+    with clear_errors():
+        from labkit import encode as encoding
+        from labkit.run import pick_device
+
+        if out is not None and not out.absolute().parent.is_dir():
+            raise FileNotFoundError(f"{out.absolute().parent} does not exist: make it, or write elsewhere")
+        features = encoding.encode_dataset(dataset, names(modalities), out=out, device=pick_device(device))
+        for modality, difference in encoding.difference_to_bundled(features, dataset).items():
+            n, d = features[modality].shape
+            typer.echo(f"{modality}: {n} x {d}, largest difference to the bundled features {difference:.1e}")
+        if out is not None:
+            typer.echo(f"written: {out}")
 
 
 @app.command(epilog="Example: labkit tune quickstart --trials 16 --out results/tuning/quickstart.csv")
@@ -193,14 +235,13 @@ def tune(
     jobs: Jobs = None,
 ) -> None:
     """Search the hyper-parameters of every variant with one budget, on validation samples only."""
-    with _clear_errors():
+    with clear_errors():
         import yaml
 
         from labkit import study as studies
         from labkit import tune as tuning
 
-        names = tuple(name for name in only.split(",") if name)
-        table = tuning.tune(studies.load(study), trials=trials, jobs=jobs, only=names)
+        table = tuning.tune(studies.load(study), trials=trials, jobs=jobs, only=names(only))
         if out is not None:
             tuning.save(table, out)
         top = table.loc[table.groupby("variant", sort=False)["score"].idxmax()]
@@ -216,7 +257,7 @@ def project(
     runs: Root = None,
 ) -> None:
     """Compute the UMAP frame of runs, in one process (its compilation takes 20 s)."""
-    with _clear_errors():
+    with clear_errors():
         from labkit import run as runner
         from labkit.store import Store
 
@@ -242,8 +283,10 @@ def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = 
     if complete:
         _print_board(store, [r.id for r in complete], chosen)
         typer.echo(f"\nruns:   {store.root}\nreport: {_write_report(chosen, root)}")
+    if failed:
+        typer.echo(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again:", err=True)
     for outcome in failed:
-        typer.echo(f"failed: {outcome.run_id}: {outcome.error}", err=True)
+        typer.echo(f"  {outcome.run_id}: {outcome.error}", err=True)
     return failed
 
 
@@ -272,60 +315,31 @@ def _compare(store: Any, first: str, second: str, metric: str) -> pd.DataFrame:
     from labkit import stats
 
     fields = []
-    for name in (first, second):
-        found = store.open(name)
-        fields.append(store.fields(metric, [found.id], where={"corruption": "none"}))
+    for run in (store.open(first), store.open(second)):
+        run.field(metric)  # a run without the metric says so
+        fields.append(store.fields(metric, [run.id], where={"corruption": "none"}))
+    directions = (
+        fields[0][["source", "target"]].drop_duplicates().merge(fields[1][["source", "target"]].drop_duplicates())
+    )
     rows = []
-    for (source, target), a in fields[0].groupby(["source", "target"], sort=False):
-        b = fields[1][(fields[1]["source"] == source) & (fields[1]["target"] == target)]
-        d = stats.paired_difference(a, b, on=("key",), group="group")
-        rows.append(
-            {
-                "source": source,
-                "target": target,
-                "difference": d.value,
-                "low": d.low,
-                "high": d.high,
-                "p": d.p,
-                "n": d.n,
-            }
-        )
+    for source, target in directions.itertuples(index=False):
+        a, b = (f[(f["source"] == source) & (f["target"] == target)] for f in fields)
+        d = stats.paired_difference(a, b, on=("key",))
+        paired = {"difference": d.difference, "low": d.low, "high": d.high, "p": d.p, "n": d.n_keys}
+        rows.append({"source": source, "target": target, **paired, "unpaired": d.n_unpaired})
+    if not rows:
+        raise ValueError(f"runs {first!r} and {second!r} have no direction of {metric} in common")
     return _rounded(pd.DataFrame(rows))
 
 
 def _score_table(scores: pd.DataFrame) -> pd.DataFrame:
-    clean = scores[(scores["corruption"] == "none")]
-    return _rounded(clean[["metric", "source", "target", "value", "low", "high", "n", "chance", "interval"]])
+    clean = scores[scores["corruption"] == "none"]
+    columns = ["metric", "source", "target", "value", "low", "high", "n", "chance", "interval"]
+    return _rounded(clean.loc[:, columns])
 
 
 def _rounded(table: pd.DataFrame) -> pd.DataFrame:
     return table.round({c: 3 for c in table.columns if table[c].dtype.kind == "f"})
-
-
-def _assignments(pairs: list[str] | None) -> dict[str, Any]:
-    values = {}
-    for pair in pairs or []:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise ValueError(f"{pair!r} must be name=value, e.g. w_ot=3")
-        try:
-            values[name] = json.loads(value)
-        except json.JSONDecodeError:
-            values[name] = value
-    return values
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """One sentence and exit code 1 or 2 instead of a traceback, for what users can mend."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from None
-    except (OSError, RuntimeError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":

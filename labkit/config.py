@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -48,7 +48,7 @@ class DataConfig(_Part):
 
 
 class TrainingConfig(_Part):
-    """How trained variants are optimised (closed forms ignore it).
+    """How trained variants are optimized (closed forms ignore it).
 
     Attributes:
         epochs: upper limit of passes over the training samples.
@@ -92,7 +92,7 @@ class RunConfig(_Part):
         options: hyper-parameters of the variant; each variant documents and checks its own.
         training: see `TrainingConfig`.
         evaluation: see `EvaluationConfig`.
-        seed: of the split, the missing items, the initialisation and the order of the batches.
+        seed: of the split, the missing items, the initialization and the order of the batches.
     """
 
     data: DataConfig = DataConfig()
@@ -131,8 +131,17 @@ def _sentence(model: type[BaseModel], error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"]) or "value"
     if error["type"] != "extra_forbidden":
         return f"field {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
-    for part in error["loc"][:-1]:
-        model = cast("type[BaseModel]", model.model_fields[part].annotation)
+    model = _model_at(model, error["loc"][:-1])
     near = difflib.get_close_matches(str(error["loc"][-1]), model.model_fields, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return f"unknown field {name!r}; {hint}fields are {', '.join(model.model_fields) or '(none)'}"
+
+
+def _model_at(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model at `path`, which may lead through lists of models."""
+    for part in path:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            models = [m for m in (annotation, *get_args(annotation)) if hasattr(m, "model_fields")]
+            model = cast("type[BaseModel]", models[0])
+    return model

@@ -1,6 +1,6 @@
 """Evaluation of a fitted aligner on the test samples: every registered metric, with intervals, clean and corrupted.
 
-Intervals of means are bootstraps over caption groups; statistics that are no means (CKA, Procrustes, ...) get a
+Intervals of means and medians are bootstraps over caption groups; other statistics (CKA, Procrustes, ...) get a
 delete-a-group-fold jackknife. Curves use the same samples at every severity, so differences are paired.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,7 @@ def evaluate(
 def substitute(shared: Embeddings, pair: tuple[str, str], neutral: dict[str, Tensor]) -> Embeddings:
     """Two modalities made complete: an absent item is stood in for by the sample's other modalities.
 
-    The stand-in is the normalised mean of the sample's present embeddings outside the pair (the other side of the
+    The stand-in is the normalized mean of the sample's present embeddings outside the pair (the other side of the
     question would give the answer away); where there is none, the mean training embedding, which says nothing about
     the sample.
 
@@ -122,32 +122,29 @@ def _grid(config: EvaluationConfig, modalities: tuple[str, ...]) -> Iterator[tup
 
 def _with_intervals(metric: Metric, shared: Embeddings, raw: Embeddings, collected: _Collector) -> list[Score]:
     scores = metric(shared, raw)
-    if all(_is_mean(s) for s in scores):
+    # one metric is one statistic in every direction; in a single one the mean may equal the median
+    if all(_is(np.nanmean, s) for s in scores):
         return [collected.bootstrapped(s) for s in scores]
+    if all(_is(np.nanmedian, s) for s in scores):
+        return [collected.bootstrapped(s, "median") for s in scores]
     return [_jackknifed(metric, s, shared, raw) for s in scores]
 
 
-def _is_mean(score: Score) -> bool:
+def _is(center: Callable[[np.ndarray], Any], score: Score) -> bool:
     if score.per_point is None:
         return False
-    return math.isclose(float(score.per_point.nanmean()), score.value, rel_tol=1e-6, abs_tol=1e-9)
+    return math.isclose(float(center(score.per_point.numpy())), score.value, rel_tol=1e-6, abs_tol=1e-9)
 
 
 def _jackknifed(metric: Metric, score: Score, shared: Embeddings, raw: Embeddings) -> Score:
-    names = tuple(m for m in (score.source, score.target) if m)
+    names = tuple(m for m in (score.source, score.target) if m) or shared.modalities
     shared, raw = shared.select(names), raw.select(names)
 
     def again(rows: np.ndarray) -> float:
         found = metric(shared.take(rows), raw.take(rows))
         return next((s.value for s in found if (s.source, s.target) == (score.source, score.target)), math.nan)
 
-    def median(rows: np.ndarray) -> float:
-        # ranks among all targets: leaving samples out must not shrink the gallery
-        assert score.per_point is not None
-        return float(np.nanmedian(score.per_point.numpy()[rows]))
-
-    statistic = again if score.per_point is None else median
-    interval = stats.jackknife_interval(statistic, shared.groups.numpy())
+    interval = stats.jackknife_interval(again, shared.groups.numpy())
     return replace(score, low=interval.low, high=interval.high, interval=interval.kind)
 
 
@@ -160,13 +157,13 @@ class _Collector:
         self._groups = test.groups.cpu().numpy()
         self._resamples = resamples
         self._rows: list[dict[str, Any]] = []
-        self._fields: dict[str, list[pd.DataFrame]] = {}
+        self._fields: dict[str, list[dict[str, np.ndarray]]] = {}
 
-    def bootstrapped(self, score: Score) -> Score:
-        """`score` with a bootstrap interval over caption groups."""
+    def bootstrapped(self, score: Score, statistic: Literal["mean", "median"] = "mean") -> Score:
+        """`score`, a statistic of its summands, with a bootstrap interval over caption groups."""
         assert score.per_point is not None
         interval = stats.bootstrap_interval(
-            score.per_point.numpy(), self._groups, n_resamples=self._resamples, seed=self.seed
+            score.per_point.numpy(), self._groups, statistic=statistic, n_resamples=self._resamples, seed=self.seed
         )
         return replace(score, low=interval.low, high=interval.high, interval=interval.kind)
 
@@ -194,14 +191,17 @@ class _Collector:
         if score.per_point is None or (corruption != "none" and score.name != FIELD_OF_CURVES):
             return
         values = score.per_point.numpy().astype(np.float32)
-        frame = pd.DataFrame({"key": self._key, "split": "test", **where, "severity": severity, "value": values})
-        self._fields.setdefault(score.name, []).append(frame[~np.isnan(values)])
+        here = ~np.isnan(values)
+        # plain arrays here and one table at the end: a table per curve point costs a second a run
+        constant = {"split": "test", **where, "severity": severity}
+        columns = {name: np.full(int(here.sum()), value) for name, value in constant.items()}
+        self._fields.setdefault(score.name, []).append({"key": self._key[here], **columns, "value": values[here]})
 
     def result(self) -> Evaluation:
         """Tables in the store's columns; per-sample values are averaged over the draws of a corruption."""
         fields = {}
-        for name, frames in self._fields.items():
-            table = pd.concat(frames, ignore_index=True)
+        for name, parts in self._fields.items():
+            table = pd.DataFrame({c: np.concatenate([part[c] for part in parts]) for c in parts[0]})
             keys = [c for c in table.columns if c != "value"]
             fields[name] = table.groupby(keys, as_index=False, sort=False)["value"].mean()
         return Evaluation(pd.DataFrame(self._rows), fields)

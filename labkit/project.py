@@ -1,10 +1,14 @@
 """One 2-D frame for all modalities of a run, with a trust score per point.
 
-Pictures, not evidence: every point carries how far its 2-D neighbours are its neighbours in the shared space
+Pictures, not evidence: every point carries how far its 2-D neighbors are its neighbors in the shared space
 (trustworthiness, Venna and Kaski 2001), so a reader sees where not to trust the map.
 """
 
 from __future__ import annotations
+
+import warnings
+
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -29,7 +33,8 @@ def pca_frame(shared: Embeddings) -> pd.DataFrame:
     centered = points - points.mean(dim=0)
     _, _, axes = torch.linalg.svd(centered.double(), full_matrices=False)
     axes = axes[:2] * axes[:2].gather(1, axes[:2].abs().argmax(dim=1, keepdim=True)).sign()
-    return _framed(table, points, (centered.double() @ axes.T).numpy())
+    xy = torch.nn.functional.pad(centered.double() @ axes.T, (0, 2 - len(axes)))  # one-dimensional spaces: y = 0
+    return _framed(table, points, xy.numpy())
 
 
 def tsne_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
@@ -53,13 +58,13 @@ def tsne_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
 def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     """Joint UMAP (McInnes et al. 2018, cosine) of all present points; repeatable for a seed.
 
-    The neighbours are exact; importing UMAP costs seconds of compilation a process.
+    The neighbors are exact; importing UMAP costs seconds of compilation a process.
 
     Returns:
         Columns as in `pca_frame`.
 
     Raises:
-        ValueError: fewer points than neighbours.
+        ValueError: fewer points than neighbors.
     """
     from umap import UMAP  # compiles on import
 
@@ -69,11 +74,18 @@ def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
         raise ValueError(f"UMAP needs more than {NEIGHBORS} points; got {len(unit)}")
     nearest = (1 - unit @ unit.T).fill_diagonal_(-1.0).topk(NEIGHBORS, largest=False)
     knn = (nearest.indices.int().numpy(), nearest.values.clamp(min=0).numpy(), None)
-    reducer = UMAP(n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_jobs=1)
-    return _framed(table, points, np.asarray(reducer.fit_transform(unit.numpy())))
+    reducer = UMAP(n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_epochs=200, n_jobs=1)
+    with warnings.catch_warnings():
+        # expected: one thread for repeatability, and no search index, since nothing is projected later
+        warnings.filterwarnings("ignore", message=r"precomputed_knn\[2\]|n_jobs value", category=UserWarning)
+        with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*knn_search_index")  # of use to new points only; there are none
+        xy = np.asarray(reducer.fit_transform(unit.numpy()))
+    return _framed(table, points, xy)
 
 
 def _stack(shared: Embeddings) -> tuple[torch.Tensor, pd.DataFrame]:
+    shared = shared.to("cpu")
     parts = [(m, shared.z[m][shared.present[m]], shared.key[shared.present[m].numpy()]) for m in shared.modalities]
     points = torch.cat([z for _, z, _ in parts]).float()
     if len(points) < 3:

@@ -8,6 +8,7 @@ one is taken up again.
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from labkit.config import RunConfig, parse
 from labkit.corruptions import CORRUPTIONS
 from labkit.evaluate import evaluate
 from labkit.store import Run, Store
+from labkit.store.names import check_name
 from labkit.types import Embeddings
 
 FINAL = "final"
@@ -50,16 +52,17 @@ class Samples:
 
 
 def resolve(config: RunConfig) -> RunConfig:
-    """`config` with aliases resolved and every default of the variant written out.
+    """`config` with aliases resolved, paths absolute and every default of the variant written out.
 
     Raises:
-        UnknownNameError: unknown variant or corruption.
+        UnknownNameError: unknown data set, variant or corruption.
         ConfigError: an option that the variant does not have or accept.
     """
     variant = variants.get(config.variant)
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
     return config.model_copy(
         update={
+            "data": config.data.model_copy(update={"dataset": _dataset(config.data.dataset)}),
             "variant": variant.name(),
             "options": options.model_dump(mode="json"),
             "evaluation": config.evaluation.model_copy(
@@ -75,6 +78,8 @@ def samples(config: RunConfig) -> Samples:
     Raises:
         UnknownNameError, FileNotFoundError, ValueError: the data set is not there or not usable.
     """
+    for m in config.data.modalities:
+        check_name(m, "modality")  # refused now, not after the training
     everything = data.load(config.data.dataset, modalities=config.data.modalities)
     rows = data.split(everything, config.seed)
     split = np.empty(len(everything), dtype=object)
@@ -104,7 +109,7 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
 
     Args:
         config: what to run; completed by `resolve`.
-        root: folder of the runs, `$LABKIT_RUNS` or `runs` by default.
+        root: folder of the runs; `labkit.store.runs_root()` by default.
         device: "cpu", "cuda", ... or "auto" for CUDA where there is one.
         rerun: compute a complete run anew.
 
@@ -113,12 +118,14 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
 
     Raises:
         UnknownNameError, ConfigError: the configuration names something that does not exist.
+        ValueError: no such device, or data that cannot be used.
         StoreError: the run folder cannot be written.
         Exception: whatever the variant raised; the run is marked failed with it.
     """
-    config = resolve(config)
+    config, where = resolve(config), pick_device(device)
     store = Store(root)
     if not rerun and (done := completed(store, config)) is not None:
+        check_data(done)
         return done
     content = samples(config)
     run = store.create(
@@ -129,11 +136,11 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
         seed=config.seed,
         data_root=_data_root(config),
         git=git_state(),
-        environment=_environment(),
+        environment=_environment() | {"data_sha256": _digest(config.data.dataset)},
         rerun=rerun,
     )
     try:
-        _fill(run, config, content, _device(device))
+        _fill(run, config, content, where)
     except BaseException as error:
         run.fail(f"{type(error).__name__}: {error}")
         raise
@@ -142,14 +149,17 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
 
 
 def add_umap(found: list[Run]) -> None:
-    """Compute and store the UMAP frame of complete runs that lack it; a progress bar counts them."""
-    lacking = [r for r in found if not r.has("projections", "umap", FINAL)]
+    """Compute and store the UMAP frame of complete runs that lack it; a progress bar counts them.
+
+    Runs with fewer samples than UMAP has neighbours keep their PCA frame.
+    """
+    lacking = [r for r in found if not r.has("projections", "umap", FINAL) and r.info["n"] > project.NEIGHBORS]
     for one in tqdm(lacking, desc="UMAP", unit="run", disable=not lacking):
         points, modalities = one.points(), one.info["modalities"]
         shared = Embeddings(
             key=points["key"].to_numpy(dtype=str),
             z={m: torch.as_tensor(one.embedding(m, FINAL, mmap_mode=None)).float() for m in modalities},
-            present={m: torch.as_tensor(points[f"present_{m}"].to_numpy(dtype=bool)) for m in modalities},
+            present={m: torch.tensor(points[f"present_{m}"].to_numpy(dtype=bool)) for m in modalities},
         )
         one.write_projection("umap", FINAL, project.umap_frame(shared))
 
@@ -157,6 +167,46 @@ def add_umap(found: list[Run]) -> None:
 def completed(store: Store, config: RunConfig) -> Run | None:
     """The complete run of a resolved configuration, None if there is none yet."""
     return next((r for r in store.runs() if r.id == config.run_id and r.status == "complete"), None)
+
+
+def check_data(done: Run) -> None:
+    """Refuse a complete run of a user's file that has changed since.
+
+    Raises:
+        ValueError: the file holds something else now.
+    """
+    dataset, made_from = done.config["data"]["dataset"], done.info["environment"].get("data_sha256")
+    if made_from and Path(dataset).is_file() and _digest(dataset) != made_from:
+        raise ValueError(f"{dataset} has changed since run {done.id} was made; make the run anew with --rerun")
+
+
+def stored_config(store: Store, run_id: str) -> RunConfig:
+    """The configuration of a stored run, given by its id or the beginning of it.
+
+    Raises:
+        RunNotFoundError: no such run.
+        ConfigError: a version of labkit with other settings stored it.
+    """
+    found = store.open(run_id)
+    return parse(RunConfig, found.config, what=f"run {found.id}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # torch built without CUDA asserts
+        raise ValueError(
+            f"device {name!r} is not available here; use cpu, or auto for CUDA where there is one"
+        ) from None
+    return device
 
 
 def git_state() -> dict[str, Any]:
@@ -186,7 +236,7 @@ def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -
     measured = evaluate(aligner, content.train, content.test, config.evaluation, seed=config.seed)
     for metric, field in measured.fields.items():
         run.write_field(metric, FINAL, field)
-    run.write_scores(measured.scores)
+    run.write_scores(measured.scores, replace={})  # an interrupted attempt may have been made by other code
 
 
 def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
@@ -196,9 +246,7 @@ def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
     else:
         known = pd.DataFrame(index=everything.key)
     points = pd.DataFrame({"key": everything.key, "split": content.split, "group": everything.groups.numpy()})
-    names = np.array([*everything.label_names, "other"])
-    codes = np.full(len(everything), -1) if everything.label is None else everything.label.numpy()
-    points["label"] = names[codes] if everything.label_names else codes.astype(str)
+    points["label"] = _labels(everything)
     for column in ("caption", "kind"):
         if column in known:
             points[column] = known[column].to_numpy()
@@ -208,16 +256,29 @@ def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
     return points
 
 
+def _labels(everything: Embeddings) -> np.ndarray:
+    """Name of each sample's class, its number where classes have no names."""
+    codes = np.full(len(everything), -1) if everything.label is None else everything.label.numpy()
+    names = np.array([*everything.label_names, "other"])
+    return names[codes] if everything.label_names else np.where(codes < 0, "other", codes.astype(str))
+
+
+def _dataset(name: str) -> str:
+    return str(Path(name).resolve()) if name.endswith(".npz") else data.DATASETS.canonical(name)
+
+
+def _digest(dataset: str) -> str:
+    """Hash of a user's file; bundled data checks its own."""
+    if dataset in data.DATASETS:
+        return ""
+    with Path(dataset).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _data_root(config: RunConfig) -> str:
     if config.data.dataset in data.DATASETS:
-        return f"bundle:{data.DATASETS.canonical(config.data.dataset)}"
-    return str(Path(config.data.dataset).resolve().parent)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        return f"bundle:{config.data.dataset}"
+    return str(Path(config.data.dataset).parent)
 
 
 def _environment() -> dict[str, str]:

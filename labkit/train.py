@@ -26,7 +26,7 @@ class Objective(Protocol):
     """What the loop needs from a variant."""
 
     def terms(self, batch: Embeddings) -> dict[str, Tensor]:
-        """Weighted loss terms of a batch of raw features; their sum is minimised."""
+        """Weighted loss terms of a batch of raw features; their sum is minimized."""
         ...
 
     def embed(self, data: Embeddings) -> Embeddings:
@@ -42,7 +42,7 @@ class Fitted:
         best_epoch: epoch whose weights were kept.
         best_score: its validation score.
         epochs: epochs run.
-        steps: optimiser steps run.
+        steps: optimizer steps run.
         seconds: wall time.
     """
 
@@ -54,7 +54,7 @@ class Fitted:
 
 
 class DivergedError(FloatingPointError):
-    """A loss term became NaN or infinite."""
+    """A loss term or its gradient became NaN or infinite."""
 
 
 def fit(
@@ -66,18 +66,19 @@ def fit(
     seed: int,
     log: Log | None = None,
 ) -> Fitted:
-    """Minimise the objective on `data[0]`, keep the weights that score best on `data[1]`.
+    """Minimize the objective on `data[0]`, keep the weights that score best on `data[1]`.
 
     Args:
         module: holds the parameters; left with the best weights, in evaluation mode.
         objective: computes the loss terms and embeds.
         data: training and validation samples.
-        config: optimiser and schedule.
+        config: optimizer and schedule.
         seed: of the batches and of dropout.
         log: called once per epoch with step, epoch, every loss term, learning rate, validation score, seconds.
 
     Raises:
-        DivergedError: a loss term is not finite; the message names it and the remedy.
+        DivergedError: a loss term or the gradient is not finite; the message names it and the remedy.
+        ValueError: no two modalities have samples in common.
     """
     train, validation = data
     optimizer = torch.optim.AdamW(module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
@@ -91,32 +92,25 @@ def fit(
         torch.manual_seed(seed)
         for epoch in progress:
             module.train()
-            totals: dict[str, float] = {}
-            for rows in torch.randperm(len(train), generator=order).chunk(batches):
+            values: dict[str, list[float]] = {}
+            for rows in torch.randperm(len(train), generator=order).tensor_split(batches):
                 terms = objective.terms(train.take(rows.numpy()))
                 _step(module, optimizer, terms, config.gradient_clip)
                 scheduler.step()
-                step += 1
                 for name, value in terms.items():
-                    totals[name] = totals.get(name, 0.0) + float(value.detach()) / batches
+                    values.setdefault(name, []).append(float(value.detach()))
+            if not values:
+                raise ValueError(f"no batch has two samples with two of {list(train.modalities)}; add paired samples")
+            step += batches
             module.eval()
             with torch.no_grad():
-                value = validation_score(objective.embed(validation))
+                score = validation_score(objective.embed(validation))
             if log is not None:
-                rate = scheduler.get_last_lr()[0]
-                seconds = time.perf_counter() - started
-                log(
-                    {
-                        "step": step,
-                        "epoch": epoch,
-                        **totals,
-                        "learning_rate": rate,
-                        "validation": value,
-                        "seconds": seconds,
-                    }
-                )
-            progress.set_postfix(validation=f"{value:.3f}", refresh=False)
-            if best.update(value, epoch) >= config.patience:
+                means = {name: sum(v) / len(v) for name, v in values.items()}
+                pace = {"learning_rate": scheduler.get_last_lr()[0], "seconds": time.perf_counter() - started}
+                log({"step": step, "epoch": epoch, **means, "validation": score, **pace})
+            progress.set_postfix(validation=f"{score:.3f}", refresh=False)
+            if best.update(score, epoch) >= config.patience:
                 break
     best.restore(module)
     module.eval()
@@ -124,7 +118,7 @@ def fit(
 
 
 def validation_score(shared: Embeddings) -> float:
-    """Recall@10 averaged over all directions; what early stopping and `labkit tune` maximise. Range 0..1.
+    """Recall@10 averaged over all directions; what early stopping and `labkit tune` maximize. Range 0..1.
 
     Raises:
         ValueError: no two modalities have a sample in common.
@@ -138,10 +132,13 @@ def validation_score(shared: Embeddings) -> float:
 def _step(module: nn.Module, optimizer: torch.optim.Optimizer, terms: dict[str, Tensor], clip: float) -> None:
     for name, value in terms.items():
         if not torch.isfinite(value):
-            raise DivergedError(f"loss term {name!r} is {float(value)}; lower learning_rate or that term's weight")
+            raise DivergedError(f"loss term {name!r} is {value.item()}; lower learning_rate or that term's weight")
     optimizer.zero_grad()
-    torch.stack(list(terms.values())).sum().backward()
-    nn.utils.clip_grad_norm_(module.parameters(), clip)
+    if terms:  # a batch without a pair of modalities has none, and moves nothing
+        torch.stack(list(terms.values())).sum().backward()
+    norm = nn.utils.clip_grad_norm_(module.parameters(), clip)
+    if not torch.isfinite(norm):
+        raise DivergedError(f"the gradient of {' + '.join(terms)} is {norm.item()}; lower learning_rate or a weight")
     optimizer.step()
 
 

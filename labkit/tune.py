@@ -51,7 +51,7 @@ def tune(study: Study, *, trials: int, jobs: int | None = None, only: tuple[str,
     Returns:
         One row per trial: variant, trial, score (mean over seeds), score_sd, seeds, options and training as JSON.
     """
-    names = only or tuple(cell.variant for cell in study.variants)
+    names = dict.fromkeys(only or (cell.variant for cell in study.variants))
     drawn = [trial for name in names for trial in draw(name, trials)]
     os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(max_workers=jobs or os.cpu_count()) as pool:

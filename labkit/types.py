@@ -40,6 +40,8 @@ class Batch:
 class Embeddings:
     """Vectors of n samples in one or more modalities, row i of every modality being the same sample.
 
+    Everything is kept on the device of the first modality.
+
     Attributes:
         key: n unique sample ids (strings).
         z: modality -> vectors; rows of absent items are set to zero.
@@ -50,7 +52,8 @@ class Embeddings:
         label_names: name of each class.
 
     Raises:
-        ValueError: empty, wrong shape, NaN or infinite value, duplicate key, row counts that differ.
+        ValueError: empty, wrong shape, NaN or infinite value, duplicate key, row counts that differ, a label
+            without a name.
         TypeError: a modality that is not a floating-point tensor or array.
     """
 
@@ -66,16 +69,21 @@ class Embeddings:
         _check_keys(key)
         if not self.z:
             raise ValueError("Embeddings needs at least one modality; got none")
-        present = {m: _mask(self.present.get(m), m, len(key)) for m in self.z}
         unknown = set(self.present) - set(self.z)
         if unknown:
             raise ValueError(f"present names {sorted(unknown)}, which z does not have; z has {list(self.z)}")
+        first = next(iter(self.z.values()))
+        device = first.device if isinstance(first, Tensor) else torch.device("cpu")
+        present = {m: _mask(self.present.get(m), m, len(key)).to(device) for m in self.z}
         z = {m: _vectors(v, m, len(key), present[m]) for m, v in self.z.items()}
+        label, group = (_codes(getattr(self, name), name, len(key), device) for name in ("label", "group"))
+        if label is not None and self.label_names and int(label.max()) >= len(self.label_names):
+            raise ValueError(f"label {int(label.max())} has no name; label_names has {len(self.label_names)}")
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "z", z)
         object.__setattr__(self, "present", present)
-        object.__setattr__(self, "label", _codes(self.label, "label", len(key)))
-        object.__setattr__(self, "group", _codes(self.group, "group", len(key)))
+        object.__setattr__(self, "label", label)
+        object.__setattr__(self, "group", group)
 
     def __len__(self) -> int:
         return len(self.key)
@@ -92,20 +100,24 @@ class Embeddings:
     @property
     def groups(self) -> Int[Tensor, " n"]:
         """Group of each sample; its own index where none was given."""
-        return torch.arange(len(self)) if self.group is None else self.group
+        return torch.arange(len(self), device=self.device) if self.group is None else self.group
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(iter(self.z.values())).device
 
     def take(self, index: Any) -> Embeddings:
         """The samples at `index` (integer array or boolean mask), in that order."""
         rows = np.arange(len(self))[np.asarray(index)]
-        device = next(iter(self.z.values())).device
-        at = torch.as_tensor(rows, device=device)
+        at = torch.as_tensor(rows, device=self.device)
         return replace(
             self,
             key=self.key[rows],
             z={m: v[at] for m, v in self.z.items()},
             present={m: v[at] for m, v in self.present.items()},
             label=None if self.label is None else self.label[at],
-            group=self.groups.to(device)[at],
+            group=self.groups[at],
         )
 
     def select(self, modalities: Sequence[str]) -> Embeddings:
@@ -140,7 +152,7 @@ class Score:
 
     Attributes:
         name: metric name, e.g. "recall_at_10".
-        value: the metric; the mean of `per_point` where that is given.
+        value: the metric; the mean (of ranks: the median) of `per_point` where that is given.
         higher_is_better: direction.
         n: samples it was computed on.
         per_point: one summand per sample (NaN where a sample has none), or None.
@@ -190,8 +202,8 @@ def _check_keys(key: np.ndarray) -> None:
         raise ValueError(f"key must be a non-empty list of sample ids; got shape {key.shape}")
     names, counts = np.unique(key, return_counts=True)
     if (counts > 1).any():
-        first = names[counts > 1][0]
-        raise ValueError(f"key {first!r} occurs {counts.max()} times; keys must be unique: drop or rename duplicates")
+        first, count = str(names[counts > 1][0]), counts[counts > 1][0]
+        raise ValueError(f"key {first!r} occurs {count} times; keys must be unique: drop or rename duplicates")
 
 
 def _mask(mask: Tensor | np.ndarray | None, modality: str, n: int) -> Tensor:
@@ -206,28 +218,27 @@ def _mask(mask: Tensor | np.ndarray | None, modality: str, n: int) -> Tensor:
 def _vectors(values: Tensor | np.ndarray, modality: str, n: int, present: Tensor) -> Tensor:
     if not isinstance(values, (Tensor, np.ndarray)):
         raise TypeError(f"z[{modality!r}] must be a tensor or array of floats; got {type(values).__name__}")
-    tensor = torch.as_tensor(values)
+    tensor = torch.as_tensor(values, device=present.device)
     if not tensor.is_floating_point():
         raise TypeError(f"z[{modality!r}] must be of a floating-point dtype; got {tensor.dtype}: cast it first")
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise ValueError(f"z[{modality!r}] must have shape [n, d]; got {tuple(tensor.shape)}")
     if tensor.shape[0] != n:
         raise ValueError(f"z[{modality!r}] has {tensor.shape[0]} rows but there are {n} keys; rows must match")
-    mask = present.to(tensor.device)
-    bad = ~torch.isfinite(tensor).all(dim=1) & mask
+    bad = ~torch.isfinite(tensor).all(dim=1) & present
     if bad.any():
         row = int(bad.nonzero()[0])
         raise ValueError(
             f"z[{modality!r}] has NaN or infinite values in {int(bad.sum())} row(s), first row {row}; "
             f"drop those rows or mark them absent with present[{modality!r}]"
         )
-    return tensor if bool(mask.all()) else torch.where(mask[:, None], tensor, torch.zeros_like(tensor))
+    return tensor if bool(present.all()) else torch.where(present[:, None], tensor, torch.zeros_like(tensor))
 
 
-def _codes(values: Tensor | np.ndarray | None, what: str, n: int) -> Tensor | None:
+def _codes(values: Tensor | np.ndarray | None, what: str, n: int, device: torch.device) -> Tensor | None:
     if values is None:
         return None
-    tensor = torch.as_tensor(values)
+    tensor = torch.as_tensor(values, device=device)
     if tensor.shape != (n,) or tensor.is_floating_point():
         raise ValueError(f"{what} must be {n} integers; got {tensor.dtype} of shape {tuple(tensor.shape)}")
     return tensor.long()

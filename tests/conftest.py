@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+
+from labkit.types import Embeddings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -24,3 +28,34 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 def generator() -> torch.Generator:
     """A seeded source of randomness."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_latent() -> Callable[..., Embeddings]:
+    """Makes modalities that see one latent through a random linear map each, with noise; labels by its first axis."""
+
+    def make(
+        n: int = 240,
+        modalities: int = 2,
+        *,
+        missing: float = 0.0,
+        noise: float = 0.2,
+        group_size: int = 1,
+        seed: int = 0,
+    ) -> Embeddings:
+        generator = torch.Generator().manual_seed(seed)
+        latent = torch.randn(n, 8, generator=generator)
+        names = ("image", "text", "speech_fr", "speech_es")[:modalities]
+        maps = {m: torch.randn(8, 20 + 2 * i, generator=generator) for i, m in enumerate(names)}
+        draw = torch.rand(n, modalities, generator=generator)
+        kept = (draw >= missing).scatter(1, draw.argmax(dim=1, keepdim=True), True)
+        return Embeddings(
+            key=np.array([f"thing{i}" for i in range(n)]),
+            z={m: latent @ a + noise * torch.randn(n, a.shape[1], generator=generator) for m, a in maps.items()},
+            present={m: kept[:, i] for i, m in enumerate(names)},
+            label=(latent[:, 0] > 0).long(),
+            label_names=("left", "right"),
+            group=torch.arange(n) // group_size,
+        )
+
+    return make

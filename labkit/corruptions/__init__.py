@@ -1,7 +1,8 @@
 """Corruptions: severity 0 (identity) to 5 (hard, not absurd), seeded, one per file.
 
 A registered corruption is `corrupt(test, modality, severity, context) -> Embeddings`: the samples with that one
-modality changed in the encoders' own space. `Context` carries what a corruption may need of the training samples.
+modality changed in the encoders' own space; a severity or modality that there is not raises a ValueError. `Context`
+carries what a corruption may need of the training samples. Equal seeds make equal draws at every severity.
 """
 
 from __future__ import annotations

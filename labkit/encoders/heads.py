@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class LinearHead(nn.Module):
-    """Standardisation with the training statistics, dropout, one linear map.
+    """Standardization with the training statistics, dropout, one linear map.
 
     The statistics are buffers, so a saved head carries them and a corrupted input cannot shift them.
     """
@@ -30,7 +30,7 @@ class LinearHead(nn.Module):
         if len(rows) < 2:
             raise ValueError(f"a head needs at least 2 training samples with the modality; got {len(rows)}")
         deviation = rows.std(dim=0)
-        # a constant feature carries nothing: it is centred and left unscaled
+        # a constant feature carries nothing: it is centered and left unscaled
         self._build(
             rows.mean(dim=0), torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)), dim, dropout
         )
@@ -52,5 +52,5 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(len(mean), dim)
 
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
-        """Project; not normalised."""
+        """Project; not normalized."""
         return self.linear(self.dropout((features - self.mean) / self.scale))

@@ -1,7 +1,7 @@
-"""Nearest neighbours and geodesic distances in embedding spaces.
+"""Nearest neighbors and geodesic distances in embedding spaces.
 
-Exact neighbours by one matrix product; the sample itself is excluded by index, never by distance, so duplicates are
-neighbours of each other. Ties go to the lower index, so results repeat across runs and devices.
+Exact neighbors by one matrix product; the sample itself is excluded by index, never by distance, so duplicates are
+neighbors of each other. Ties go to the lower index, so results repeat across runs and devices.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def knn(z: Float[Tensor, "n d"], k: int, *, metric: str = "cosine") -> Int[Tenso
 
     Args:
         z: points.
-        k: neighbours; 1 <= k < n.
+        k: neighbors; 1 <= k < n.
         metric: "cosine" or "euclidean".
 
     Raises:

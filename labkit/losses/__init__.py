@@ -1,7 +1,7 @@
 """Losses: functions of tensors that know nothing of training; one family per file.
 
 Every registered loss has the signature `loss(x, y, ...) -> scalar`, row i of `x` and of `y` being the same sample,
-and is tested by the contract in `tests/losses/test_contract.py` from its first day.
+and is tested by the contract in `tests/losses/test_losses_contract.py` from its first day.
 """
 
 from labkit.registry import Registry

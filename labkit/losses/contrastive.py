@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.losses import LOSSES
+from labkit.losses._checks import check_paired
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -30,9 +31,10 @@ def info_nce(
     temperature: float | Float[Tensor, ""] = 0.07,
     group: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Symmetric InfoNCE; 0 at best, log n for an uninformative space. Rows are normalised inside.
+    """Symmetric InfoNCE; log n for an uninformative space, 0 at best (the mean log number of positives with groups).
 
-    Formula: see the head of the file.
+    Formula: 1/2 [CE(s X Y^T, T) + CE(s Y X^T, T)] with s = 1 / temperature, X and Y of unit rows (normalized inside),
+    T uniform over the positives of a row.
 
     Args:
         x: one modality.
@@ -40,12 +42,16 @@ def info_nce(
         temperature: divides the cosine similarities; a number or a learnable scalar.
         group: samples with the same value are positives of each other; every sample is its own group by default.
 
+    Raises:
+        ValueError: x and y are not two matrices of one shape with two or more rows.
+
     Source:
         van den Oord et al. 2018 eq. 4; Radford et al. 2021 fig. 3; Khosla et al. 2020 eq. 2 for several positives.
     """
+    check_paired(x, y)
     logits = F.normalize(x, dim=1) @ F.normalize(y, dim=1).T / temperature
     group = torch.arange(len(x), device=x.device) if group is None else group
     positive = (group[:, None] == group[None, :]).to(logits.dtype)
-    # symmetric, so the row-normalised targets serve both directions
+    # symmetric, so the row-normalized targets serve both directions
     target = positive / positive.sum(dim=1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

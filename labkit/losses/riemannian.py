@@ -1,7 +1,7 @@
-"""Riemannian losses: distances to neighbours agree between modalities.
+"""Riemannian losses: distances to neighbors agree between modalities.
 
-Both take neighbour index sets as given (combinatorics carries no gradient), look them up in either modality and average
-the two readings, so the loss is symmetric and its weight means the same for any number of samples, neighbours and
+Both take neighbor index sets as given (combinatorics carries no gradient), look them up in either modality and average
+the two readings, so the loss is symmetric and its weight means the same for any number of samples, neighbors and
 modalities. Constants make both zero: a variant that uses them carries a contrastive or variance term as well.
 """
 
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from labkit.geometry import chord_distances, knn, sphere_distances
 from labkit.losses import LOSSES
+from labkit.losses._checks import check_paired
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -31,19 +32,23 @@ def rma_isometric(
     """Riemannian manifold alignment, isometric reading; 0 at x = y.
 
     Formula: 1/(N k) sum_i sum_{j in N_k(x_i)} (|x_i - x_j| - |x_i - y_j|)^2, averaged with x and y exchanged:
-    the neighbours of an anchor, carried over by the pairing, keep their distance to it. Unit rows.
+    the neighbors of an anchor, carried over by the pairing, keep their distance to it. Rows are normalized inside.
 
     Args:
         x: one modality.
         y: the other, paired.
-        neighbors_x: neighbours of each sample in the first modality; the k nearest rows of x by default.
+        neighbors_x: neighbors of each sample in the first modality; the k nearest rows of x by default.
         neighbors_y: the same for the second.
-        k: neighbours where they are not given.
+        k: neighbors where they are not given.
+
+    Raises:
+        ValueError: x and y are not two matrices of one shape, or have no k neighbors.
 
     Source:
         Geometric alignment proposal, L_RMA; its literal form |x_i - y_j|^2 is positive at perfect alignment and
         minimal at the constant map, hence the isometric reading.
     """
+    check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
     neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y
@@ -63,21 +68,25 @@ def rc(
     neighbors_y: Int[Tensor, "n k"] | None = None,
     k: int = 10,
 ) -> Float[Tensor, ""]:
-    """Riemannian consistency, symmetrised; 0 when neighbour distances agree, in particular for isometric copies.
+    """Riemannian consistency, symmetrized; 0 when neighbor distances agree, in particular for isometric copies.
 
     Formula: 1/(N k) sum_i sum_{j in N_k(i)} (d(x_i, x_j)/mean d_x - d(y_i, y_j)/mean d_y)^2, over the
-    neighbour sets of both modalities together; d is the geodesic of the unit sphere that the rows lie on.
+    neighbor sets of both modalities together; d is the geodesic of the unit sphere that the rows lie on.
 
     Args:
         x: one modality.
         y: the other, paired.
-        neighbors_x: neighbours of each sample in the first modality; the k nearest rows of x by default.
+        neighbors_x: neighbors of each sample in the first modality; the k nearest rows of x by default.
         neighbors_y: the same for the second.
-        k: neighbours where they are not given.
+        k: neighbors where they are not given.
+
+    Raises:
+        ValueError: x and y are not two matrices of one shape, or have no k neighbors.
 
     Source:
-        GOTMA proposal, section 2.2.3 (L_RC); symmetrised, divided by k and scale-normalised.
+        GOTMA proposal, section 2.2.3 (L_RC); symmetrized, divided by k and scale-normalized.
     """
+    check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
     neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y

@@ -27,15 +27,18 @@ def sinkhorn_divergence(
     epsilon: float = 0.05,
     tau: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """Sinkhorn divergence of two clouds on the unit sphere, cosine cost; 0 at best. Rows are normalised inside.
+    """Sinkhorn divergence of two clouds on the unit sphere, cosine cost; 0 at best. Rows are normalized inside.
 
     Formula: S(x, y) = OT(x, y) - OT(x, x)/2 - OT(y, y)/2.
 
     Args:
         x: cloud of one modality.
         y: cloud of the other; it may have another number of rows.
-        epsilon: entropic regularisation, relative to the mean cost between the clouds.
+        epsilon: entropic regularization, relative to the mean cost between the clouds.
         tau: 1 matches all mass; below 1 the marginals are relaxed, so outliers may stay unmatched.
+
+    Raises:
+        ValueError: the clouds differ in dimension, or epsilon or tau is out of range.
 
     Source:
         Feydy et al. 2019, arXiv:1810.08278, eq. 3; Sejourne et al. 2019, arXiv:1910.12958, for tau < 1.

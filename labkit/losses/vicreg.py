@@ -1,9 +1,10 @@
 """VICReg: invariance of pairs with variance and covariance terms against collapse; no negatives.
 
-    L = s |x - y|^2 / d + v [h(x) + h(y)] / 2 + c [o(x) + o(y)]
+    L = s mean_i |x_i - y_i|^2 / d + v [h(x) + h(y)] / 2 + c [o(x) + o(y)]
     h = mean_j relu(1 - sd_j),   o = sum_{i != j} C_ij^2 / d
 
-Bardes, Ponce, LeCun 2022 (arXiv:2105.04906), eq. 6, with the weights of its section 4.1.
+Bardes, Ponce, LeCun 2022 (arXiv:2105.04906), eq. 6, scaled as in the authors' code: the pair distance is a mean over
+coordinates too, and the two hinges are halved. The default weights are theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.losses import LOSSES
+from labkit.losses._checks import check_paired
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -28,9 +30,10 @@ def vicreg(
     variance: float = 25.0,
     covariance: float = 1.0,
 ) -> Float[Tensor, ""]:
-    """VICReg of two paired, unnormalised clouds; 0 at best.
+    """VICReg of two paired, unnormalized clouds; 0 at best, in the limit.
 
-    Formula: see the head of the file.
+    Formula: s mean_i |x_i - y_i|^2 / d + v [h(x) + h(y)] / 2 + c [o(x) + o(y)], h = mean_j relu(1 - sd_j),
+    o = sum_{i != j} C_ij^2 / d, with unbiased variances and covariances.
 
     Args:
         x: one modality, at least two rows.
@@ -39,9 +42,13 @@ def vicreg(
         variance: weight of the hinge on each coordinate's standard deviation (with 1e-4 added to the variance).
         covariance: weight of the squared off-diagonal covariances.
 
+    Raises:
+        ValueError: x and y are not two matrices of one shape with two or more rows.
+
     Source:
         Bardes et al. 2022, arXiv:2105.04906, eq. 1-6.
     """
+    check_paired(x, y)
     return (
         invariance * F.mse_loss(x, y)
         + variance * (_variance(x) + _variance(y)) / 2

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from labkit.geometry import knn
 from labkit.metrics.pairs import Array, as_pair, blocks
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def trustworthiness(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: 
     n = len(x_high)
     if not 1 <= k < n / 2:
         raise ValueError(f"k must be at least 1 and below n / 2 = {n / 2:g} for the measure to be in [0, 1]; got {k}")
-    intrusion = torch.cat([_excess_rank(x_high, x_low, at, k) for at in blocks(n, n)])
+    near = knn(x_low, k, metric="euclidean")
+    intrusion = torch.cat([_excess_rank(x_high, near[at], at) for at in blocks(n, n)])
     return 1 - intrusion * 2 / (k * (2 * n - 3 * k - 1))
 
 
@@ -47,17 +49,15 @@ def continuity(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: int) 
     return trustworthiness(x_low, x_high, k)
 
 
-def _excess_rank(x_high: Float[Tensor, "n d"], x_low: Float[Tensor, "n e"], at: slice, k: int) -> Float[Tensor, " b"]:
-    """Sum over the k nearest in `x_low` of how far their rank in `x_high` exceeds k."""
-    near = _order(x_low, at)[:, :k]
-    order = _order(x_high, at)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(1, len(x_high) + 1).to(order).expand_as(order))
-    return (rank.gather(1, near) - k).clamp(min=0).sum(dim=1).double()
-
-
-def _order(x: Float[Tensor, "n d"], at: slice) -> Int[Tensor, "b n"]:
-    """Points by distance from each query, the query itself last."""
-    distance = torch.cdist(x[at], x, compute_mode="donot_use_mm_for_euclid_dist")
-    query = torch.arange(len(x), device=x.device)[at]
-    distance[torch.arange(len(query), device=x.device), query] = torch.inf
-    return distance.argsort(dim=1, stable=True)
+def _excess_rank(x_high: Float[Tensor, "n d"], near: Int[Tensor, "b k"], at: slice) -> Float[Tensor, " b"]:
+    """Sum over the neighbors `near` of how far their rank in `x_high` exceeds k; ties in the order of the samples."""
+    query = torch.arange(len(x_high), device=x_high.device)[at]
+    distance = torch.cdist(x_high[at], x_high, compute_mode="use_mm_for_euclid_dist")
+    distance[torch.arange(len(query), device=x_high.device), query] = torch.inf
+    theirs = distance.gather(1, near)
+    column = torch.arange(len(x_high), device=x_high.device)
+    before = [
+        ((distance < own[:, None]) | ((distance == own[:, None]) & (column < which[:, None]))).sum(dim=1)
+        for own, which in zip(theirs.T, near.T, strict=True)
+    ]
+    return (torch.stack(before, dim=1) + 1 - near.shape[1]).clamp(min=0).sum(dim=1).double()

@@ -4,7 +4,8 @@ Samples that share a caption are one observation seen several times, so samples 
 
 - mean of per-point values: percentile bootstrap of the ratio of resampled sums (Efron & Tibshirani, An Introduction
   to the Bootstrap, 1993, ch. 13; groups as in Cameron, Gelbach & Miller, REStat 90, 2008);
-- a statistic that is no mean: grouped jackknife (Efron & Tibshirani, ch. 11; unequal groups after Busing, Meijer &
+- median of per-point values: the same resamples (ch. 13; the jackknife of a median is inconsistent, ch. 11.6);
+- a statistic that is neither: grouped jackknife (Efron & Tibshirani, ch. 11; unequal groups after Busing, Meijer &
   van der Leeden, Statistics and Computing 9, 1999);
 - seeds: Student's t;
 - seeds and samples: crossed bootstrap (Owen & Eckles, Annals of Applied Statistics 6, 2012), with the degrees of
@@ -15,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .resampling import cell_sums, crossed_means, weight_blocks
+from .resampling import cell_sums, crossed_means, resampled_medians, weight_blocks
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int, Shaped
@@ -51,18 +52,21 @@ def bootstrap_interval(
     per_point: Float[np.ndarray, " n"],
     groups: Shaped[np.ndarray, " n"] | None = None,
     *,
+    statistic: Literal["mean", "median"] = "mean",
     level: float = 0.95,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of the mean of `per_point`, groups resampled with replacement.
+    """Percentile interval of the mean or median of `per_point`, groups resampled with replacement.
 
     With group sums S_g, group sizes C_g and multinomial weights w, a resample's mean is sum_g w_g S_g / sum_g w_g C_g.
+    Its median counts every value w_g times.
 
     Args:
         per_point: the values; NaN is left out.
         groups: group of each value; every value its own by default.
-        level: probability that the interval covers the mean.
+        statistic: what the interval is of.
+        level: probability that the interval covers the statistic.
         n_resamples: bootstrap resamples.
         seed: of the resampling; equal seeds resample equal numbers of groups alike, so metrics stay comparable.
 
@@ -75,11 +79,16 @@ def bootstrap_interval(
     values, codes = values[~np.isnan(values)], codes[~np.isnan(values)]
     kind = f"{level:.0%} bootstrap over {'points' if groups is None else 'groups'}"
     sums, sizes = (cells[0] for cells in cell_sums(values, np.zeros(len(values)), codes))
-    value = float(values.mean()) if len(values) else float("nan")
+    center = np.median if statistic == "median" else np.mean
+    value = float(center(values)) if len(values) else float("nan")
     if len(sums) < 2:
         return Interval(value, float("nan"), float("nan"), len(values), len(sums), f"none: {len(sums)} group(s)")
-    means = np.concatenate([(w @ sums) / (w @ sizes) for w in weight_blocks(len(sums), n_resamples, seed)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    weights = weight_blocks(len(sums), n_resamples, seed)
+    if statistic == "median":
+        drawn = np.concatenate([resampled_medians(values, codes, w) for w in weights])
+    else:
+        drawn = np.concatenate([(w @ sums) / (w @ sizes) for w in weights])
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high), len(values), len(sums), kind)
 
 
@@ -91,7 +100,7 @@ def jackknife_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Student-t interval of a statistic that is no mean (CKA, Procrustes, ...), by leaving out folds of groups.
+    """Student-t interval of a smooth statistic that is no mean (CKA, Procrustes, ...), by leaving out folds of groups.
 
     With the estimate T on all n rows, T_k without the m_k rows of fold k, h_k = n / m_k and the pseudo-values
     P_k = h_k T - (h_k - 1) T_k of mean P, the variance is (1 / K) sum_k (P_k - P)^2 / (h_k - 1)

@@ -71,6 +71,28 @@ def crossed_means(
     return (drawn * means).sum(axis=1) / np.maximum(drawn.sum(axis=1), 1)
 
 
+def resampled_medians(
+    values: Float[np.ndarray, " n"], columns: Shaped[np.ndarray, " n"], weights: Float[np.ndarray, "rows units"]
+) -> Float[np.ndarray, " rows"]:
+    """Median of each resample, in which a value occurs as often as its unit was drawn.
+
+    Args:
+        values: the values.
+        columns: name of the unit of each value; units in sorted order are the columns of `weights`.
+        weights: how often each unit was drawn.
+    """
+    order = np.argsort(values)
+    values, unit = values[order], np.unique(columns, return_inverse=True)[1][order]
+    rows = max(1, _BLOCK // len(values))
+    medians = []
+    for start in range(0, len(weights), rows):
+        up_to = weights[start : start + rows, unit].cumsum(axis=1)
+        total = up_to[:, -1:]
+        middle = [(up_to > place).argmax(axis=1) for place in ((total - 1) // 2, total // 2)]
+        medians.append((values[middle[0]] + values[middle[1]]) / 2)
+    return np.concatenate(medians)
+
+
 @lru_cache(maxsize=8)
 def _small_table(n_units: int, n_resamples: int, seed: int, n_draws: int) -> np.ndarray:
     weights = _draw(np.random.default_rng(seed), n_resamples, n_units, n_draws)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,13 +17,11 @@ from labkit.train import Log
 from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 
-Range = tuple[float, float] | tuple[Any, ...]
-
 
 class Options(BaseModel):
     """Hyper-parameters of a variant; unknown ones are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlignerBase:
@@ -59,8 +58,8 @@ class AlignerBase:
 
     @classmethod
     def name(cls) -> str:
-        """Name under which the class is registered."""
-        return next(n for n in VARIANTS.names() if VARIANTS.get(n) is cls)
+        """Name under which the class is registered, the name of the class where it is not."""
+        return next((n for n in VARIANTS.names() if VARIANTS.get(n) is cls), cls.__name__)
 
     def fit(self, train: Embeddings, validation: Embeddings) -> Self:
         """Learn from the training samples; see `labkit.types.Aligner`."""
@@ -79,7 +78,12 @@ class AlignerBase:
         raise NotImplementedError
 
     def save(self, folder: Path) -> None:
-        """Write `aligner.safetensors` and `aligner.json` into `folder`."""
+        """Write `aligner.safetensors` and `aligner.json` into `folder`.
+
+        Raises:
+            RuntimeError: nothing is fitted yet.
+        """
+        self._check_fitted()
         folder.mkdir(parents=True, exist_ok=True)
         save_file({k: v.contiguous().cpu() for k, v in self.state().items()}, folder / "aligner.safetensors")
         described = {
@@ -112,18 +116,30 @@ class AlignerBase:
         aligner.restore(load_file(folder / "aligner.safetensors"))
         return aligner
 
-    def _check_fitted(self, data: Embeddings) -> None:
+    def _check_fitted(self) -> None:
         if not self.modalities:
             raise RuntimeError(f"variant {self.name()!r} is not fitted yet: call fit(train, validation) first")
+
+    def _check_train(self, train: Embeddings) -> None:
+        rows = {m: train.z[m][train.present[m]] for m in train.modalities}
+        few = {m: len(r) for m, r in rows.items() if len(r) < 2}
+        if few:
+            raise ValueError(f"variant {self.name()!r} needs at least 2 training samples per modality; got {few}")
+        constant = [m for m, r in rows.items() if bool((r == r[0]).all())]
+        if constant:
+            raise ValueError(f"all training samples have the same vector in {constant}; leave those modalities out")
+
+    def _check_input(self, data: Embeddings, widths: Mapping[str, int]) -> None:
         unknown = set(data.modalities) - set(self.modalities)
         if unknown:
             raise ValueError(f"fitted on {list(self.modalities)}, cannot embed {sorted(unknown)}")
+        for m, v in data.z.items():
+            if v.shape[1] != widths[m]:
+                raise ValueError(f"fitted on {widths[m]} features of {m!r}, cannot embed {v.shape[1]}")
 
 
 def _describe(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "aligner.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no aligner in {folder}: {path.name} is missing; it is written when a run completes"
-        )
+        raise FileNotFoundError(f"no aligner in {folder}: {path.name} is missing; it is written when a run completes")
     return json.loads(path.read_text())

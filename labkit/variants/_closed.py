@@ -20,30 +20,36 @@ class ClosedForm(AlignerBase):
 
     search: ClassVar[dict[str, tuple[Any, ...]]] = {"dim": (16, 32, 64, 128, 256)}
 
-    def __init__(self, options: dict[str, Any] | None = None, **settings: Any) -> None:
-        super().__init__(options, **settings)
-        self.mean: dict[str, Tensor] = {}
-        self.map: dict[str, Tensor] = {}
+    mean: dict[str, Tensor]
+    map: dict[str, Tensor]
 
     def solve(self, z: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Maps `W_m [d_m, k]` from centred float64 features `z`, rows of absent items zero."""
+        """Maps `W_m [d_m, k]` from centered float64 features `z`, rows of absent items zero."""
         raise NotImplementedError
 
     def fit(self, train: Embeddings, validation: Embeddings) -> Self:
-        """Solve on the training samples; `validation` is not looked at."""
+        """Solve on the training samples; `validation` is not looked at.
+
+        Raises:
+            ValueError: a modality with fewer than two training samples, or with equal ones only.
+        """
         data = train.to(self.device, torch.float64)
+        self._check_train(data)
         self.modalities = data.modalities
-        few = {m: int(data.present[m].sum()) for m in data.modalities if data.present[m].sum() < 2}
-        if few:
-            raise ValueError(f"variant {self.name()!r} needs at least 2 training samples per modality; got {few}")
         self.mean = {m: data.z[m][data.present[m]].mean(dim=0) for m in data.modalities}
         centered = {m: (data.z[m] - self.mean[m]) * data.present[m][:, None] for m in data.modalities}
         self.map = self.solve(centered, data.present)
         return self
 
     def embed(self, data: Embeddings) -> Embeddings:
-        """The samples in the shared space, rows on the unit sphere, absent ones zero."""
-        self._check_fitted(data)
+        """The samples in the shared space, rows on the unit sphere, absent ones zero.
+
+        Raises:
+            RuntimeError: nothing is fitted yet.
+            ValueError: a modality, or a number of features, that the aligner was not fitted on.
+        """
+        self._check_fitted()
+        self._check_input(data, {m: len(v) for m, v in self.mean.items()})
         data = data.to(self.device, torch.float64)
         z = {m: F.normalize((data.z[m] - self.mean[m]) @ self.map[m], dim=1) for m in data.modalities}
         return data.with_z(z).to(dtype=torch.float32)
@@ -59,7 +65,7 @@ class ClosedForm(AlignerBase):
 
 
 def principal_axes(rows: Tensor, dim: int) -> Tensor:
-    """First `dim` principal axes `[d, dim]` of centred rows, zero columns where the data has fewer.
+    """First `dim` principal axes `[d, dim]` of centered rows, zero columns where the data has fewer.
 
     Signs are fixed (largest entry positive), so the result is the same on every device.
     """

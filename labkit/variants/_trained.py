@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
 from pydantic import Field
@@ -27,9 +27,9 @@ class TrainedOptions(Options):
 
     Attributes:
         dim: dimension of the shared space.
-        dropout: on the standardised features.
+        dropout: on the standardized features.
         temperature: initial temperature of the contrastive term; learned, kept in 0.01..1.
-        neighbors: k of the neighbourhood terms; the sets are looked up in the frozen features.
+        neighbors: k of the neighborhood terms; the sets are looked up in the frozen features.
     """
 
     dim: Annotated[int, Field(ge=2)] = 128
@@ -62,10 +62,10 @@ class Pair:
     group: Tensor
     temperature: Tensor
 
-    def neighbors(self, k: int) -> dict[str, Tensor]:
-        """Neighbour sets of the paired rows in the frozen features, as the Riemannian losses take them."""
+    def neighbors(self, k: int) -> tuple[Tensor, Tensor]:
+        """Neighbor sets of the paired rows in the frozen features of either modality; all others if fewer than k."""
         k = min(k, len(self.raw_x) - 1)
-        return {"neighbors_x": knn(self.raw_x, k), "neighbors_y": knn(self.raw_y, k)}
+        return knn(self.raw_x, k), knn(self.raw_y, k)
 
 
 class Network(nn.Module):
@@ -81,6 +81,11 @@ class Network(nn.Module):
     def temperature(self) -> Tensor:
         """Clamped as in open_clip, so that it can neither vanish nor flatten the softmax."""
         return self.log_temperature.clamp(math.log(0.01), 0.0).exp()
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Number of features that each head takes."""
+        return {m: cast("LinearHead", head).linear.in_features for m, head in self.heads.items()}
 
     def project(self, data: Embeddings, *, normalize: bool) -> dict[str, Tensor]:
         """Every modality of `data` through its head."""
@@ -106,10 +111,8 @@ class Trained(AlignerBase):
         "temperature": (0.05, 0.07, 0.1),
     }
     normalized: ClassVar[bool] = True
-
-    def __init__(self, options: dict[str, Any] | None = None, **settings: Any) -> None:
-        super().__init__(options, **settings)
-        self.network = Network(self.options.temperature)
+    network: Network
+    fitted: training_loop.Fitted
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Weighted loss terms of one pair of modalities."""
@@ -123,9 +126,16 @@ class Trained(AlignerBase):
         """Add modules beyond the heads to `network.extra`; none by default."""
 
     def fit(self, train: Embeddings, validation: Embeddings) -> Self:
-        """Train the heads; the weights with the best validation score are kept."""
+        """Train the heads; the weights with the best validation score are kept.
+
+        Raises:
+            ValueError: too few samples, or none that two modalities share.
+            DivergedError: a loss term or its gradient is not finite.
+        """
         train, validation = train.to(self.device, torch.float32), validation.to(self.device, torch.float32)
+        self._check_train(train)
         self.modalities = train.modalities
+        self.network = Network(self.options.temperature)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(self.seed)
             for m in self.modalities:
@@ -150,8 +160,14 @@ class Trained(AlignerBase):
 
     @torch.no_grad()
     def embed(self, data: Embeddings) -> Embeddings:
-        """The samples in the shared space, rows on the unit sphere, absent ones zero."""
-        self._check_fitted(data)
+        """The samples in the shared space, rows on the unit sphere, absent ones zero.
+
+        Raises:
+            RuntimeError: nothing is fitted yet.
+            ValueError: a modality, or a number of features, that the aligner was not fitted on.
+        """
+        self._check_fitted()
+        self._check_input(data, self.network.widths)
         data = data.to(self.device, torch.float32)
         return data.with_z(self.network.project(data, normalize=True))
 
@@ -160,7 +176,8 @@ class Trained(AlignerBase):
         return self.network.state_dict()
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Rebuild the heads from their saved shapes and take the weights."""
+        """Rebuild the heads from their saved shapes and take the weights; what else training used is left behind."""
+        self.network = Network(self.options.temperature)
         for m in self.modalities:
             d = state[f"heads.{m}.mean"].shape[0]
             self.network.heads[m] = LinearHead.empty(d, dim=self.options.dim)

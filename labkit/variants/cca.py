@@ -1,4 +1,4 @@
-"""Canonical correlation analysis; for more than two modalities MAXVAR generalised CCA.
+"""Canonical correlation analysis; for more than two modalities MAXVAR generalized CCA.
 
     min over G, W_m of  sum_m |K_m (G - X_m W_m)|_F^2 + ridge n |W_m|^2,   G^T (sum_m K_m) G = I
 
@@ -36,7 +36,7 @@ class CCAOptions(Options):
 
 @VARIANTS.register("cca", aliases=("gcca",))
 class CCA(ClosedForm):
-    """(Generalised) CCA on principal components; two or more modalities. Source: Hotelling 1936; Kettenring 1971."""
+    """(Generalized) CCA on principal components; two or more modalities. Source: Hotelling 1936; Kettenring 1971."""
 
     Options: ClassVar[type[Options]] = CCAOptions
     options: CCAOptions
@@ -57,10 +57,10 @@ class CCA(ClosedForm):
 def maxvar(
     x: dict[str, Tensor], present: dict[str, Tensor], *, dim: int, ridge: float
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """MAXVAR generalised CCA with missing rows.
+    """MAXVAR generalized CCA with missing rows.
 
     Args:
-        x: modality -> centred rows `[n, d_m]`, absent ones zero.
+        x: modality -> centered rows `[n, d_m]`, absent ones zero.
         present: modality -> mask `[n]`.
         dim: canonical coordinates; fewer are returned as zero columns where the data has fewer.
         ridge: relative to the mean variance of the modality's columns.
@@ -73,7 +73,6 @@ def maxvar(
     # P_m = B_m B_m^T, so the eigenproblem is the SVD of the stacked, whitened B_m: no n x n matrix
     bases, solves = {}, {}
     for m, rows in x.items():
-        n = int(present[m].sum())
         covariance = rows.T @ rows
         shift = ridge * covariance.diagonal().mean() + 1e-10 * covariance.diagonal().max()
         factor = torch.linalg.cholesky(
@@ -81,8 +80,6 @@ def maxvar(
         )
         bases[m] = torch.linalg.solve_triangular(factor, rows.T, upper=False).T
         solves[m] = factor
-        if n < 2:
-            raise ValueError(f"CCA needs at least 2 samples with modality {m!r}; got {n}")
     u, s, _ = torch.linalg.svd(torch.cat([whiten * b for b in bases.values()], dim=1), full_matrices=False)
     dim_found = min(dim, u.shape[1])
     signs = u.gather(0, u.abs().argmax(dim=0, keepdim=True)).sign()

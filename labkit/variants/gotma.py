@@ -2,7 +2,7 @@
 
     L = w_ot S_epsilon + w_rc L_RC + w_cl L_CL + w_task L_task
 
-L_RC compares great-circle distances on the sphere of the shared space over neighbours in the frozen features; L_task is
+L_RC compares great-circle distances on the sphere of the shared space over neighbors in the frozen features; L_task is
 the cross-entropy of a linear classifier on the mean of a sample's embeddings, off (0) by default so that the comparison
 with the other variants is on equal information.
 """
@@ -31,7 +31,7 @@ class GotmaOptions(TrainedOptions):
         w_rc: lambda_RC, weight of Riemannian consistency.
         w_cl: lambda_CL, weight of the contrastive term; positive, or the map may collapse.
         w_task: lambda_task, weight of classification; needs labels when positive.
-        epsilon: regularisation of the divergence, relative to the mean cost.
+        epsilon: regularization of the divergence, relative to the mean cost.
     """
 
     w_ot: Weight = 1.0
@@ -64,18 +64,22 @@ class Gotma(Trained):
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Transport, Riemannian and contrastive terms."""
         o = self.options
-        neighbors = pair.neighbors(o.neighbors)
+        near_x, near_y = pair.neighbors(o.neighbors)
         return {
             "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
-            "rc": o.w_rc * rc(pair.x, pair.y, **neighbors),
+            "rc": o.w_rc * rc(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
             "contrastive": o.w_cl * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
         }
 
     def sample_terms(self, z: dict[str, Tensor], batch: Embeddings) -> dict[str, Tensor]:
-        """Cross-entropy of the classifier on each sample's mean embedding."""
+        """Cross-entropy of the classifier on each sample's mean embedding; unlabeled samples take no part."""
         if "task" not in self.network.extra or batch.label is None:
             return {}
-        masks = torch.stack([batch.present[m] for m in z]).to(next(iter(z.values())).dtype)
-        mean = (torch.stack(list(z.values())) * masks[..., None]).sum(dim=0) / masks.sum(dim=0)[:, None]
+        masks = torch.stack([batch.present[m] for m in z])
+        known = (batch.label >= 0) & masks.any(dim=0)
+        if not bool(known.any()):
+            return {}
+        masks = masks[:, known, None]
+        mean = (torch.stack(list(z.values()))[:, known] * masks).sum(dim=0) / masks.sum(dim=0)
         logits = self.network.extra["task"](mean)
-        return {"task": self.options.w_task * F.cross_entropy(logits, batch.label, ignore_index=-1)}
+        return {"task": self.options.w_task * F.cross_entropy(logits, batch.label[known])}

@@ -17,7 +17,11 @@ from labkit.variants._closed import ClosedForm, principal_axes
 
 
 class IdentityOptions(Options):
-    """Attributes: `dim`, number of principal components."""
+    """Hyper-parameters of the floor.
+
+    Attributes:
+        dim: principal components of each modality, and the dimension of the shared space.
+    """
 
     dim: Annotated[int, Field(ge=2)] = 128
 

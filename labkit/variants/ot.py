@@ -24,7 +24,7 @@ class OTOptions(TrainedOptions):
     Attributes:
         w_contrastive: weight of InfoNCE.
         w_ot: weight of the Sinkhorn divergence.
-        epsilon: its regularisation, relative to the mean cost.
+        epsilon: its regularization, relative to the mean cost.
     """
 
     w_contrastive: Weight = 1.0
@@ -44,7 +44,6 @@ class OT(Trained):
         """Contrastive and transport terms."""
         o = self.options
         return {
-            "contrastive": o.w_contrastive
-            * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
+            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
             "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
         }

@@ -1,4 +1,4 @@
-"""Generalised orthogonal Procrustes: rotate every modality onto a common consensus.
+"""Generalized orthogonal Procrustes: rotate every modality onto a common consensus.
 
     min over orthogonal Q_m and consensus G of  sum_m |A_m Q_m - G|_F^2        (Gower 1975, Psychometrika 40)
 
@@ -51,9 +51,9 @@ class Procrustes(ClosedForm):
 def generalized_procrustes(
     scores: dict[str, Tensor], present: dict[str, Tensor], *, iterations: int
 ) -> dict[str, Tensor]:
-    """Orthogonal `Q_m [k, k]` that bring paired clouds `scores[m] [n, k]` together; the first one stays put.
+    """Orthogonal `Q_m [k, k]` that bring paired clouds `scores[m] [n, k]` together, up to a rotation of them all.
 
-    Rows of absent items must be zero. Stops when the residual changes by less than 1e-10 of itself.
+    Rows of absent items must be zero. The residual never rises; stops when it falls by less than 1e-10 of itself.
     """
     count = torch.stack(list(present.values())).sum(dim=0).clamp(min=1)[:, None]
     first = next(iter(scores))

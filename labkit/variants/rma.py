@@ -2,7 +2,7 @@
 
     L = w_ot S_epsilon(x, y) + w_rma L_RMA + w_retrieve InfoNCE
 
-L_RMA is the isometric reading; see `labkit.losses.rma_isometric`. Neighbour sets come from the frozen features, that is
+L_RMA is the isometric reading; see `labkit.losses.rma_isometric`. Neighbor sets come from the frozen features, that is
 from the manifolds as the encoders made them. Without the retrieval term the constant map would be optimal.
 """
 
@@ -26,7 +26,7 @@ class RMAOptions(TrainedOptions):
         w_ot: alpha of the proposal, weight of the Sinkhorn divergence.
         w_rma: beta, weight of the Riemannian term.
         w_retrieve: gamma, weight of the contrastive retrieval term; positive, or the map may collapse.
-        epsilon: regularisation of the divergence, relative to the mean cost.
+        epsilon: regularization of the divergence, relative to the mean cost.
     """
 
     w_ot: Weight = 1.0
@@ -50,9 +50,9 @@ class RMA(Trained):
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Transport, Riemannian and retrieval terms."""
         o = self.options
-        neighbors = pair.neighbors(o.neighbors)
+        near_x, near_y = pair.neighbors(o.neighbors)
         return {
             "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
-            "rma": o.w_rma * rma_isometric(pair.x, pair.y, **neighbors),
+            "rma": o.w_rma * rma_isometric(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
             "retrieve": o.w_retrieve * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
         }
