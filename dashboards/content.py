@@ -1,25 +1,31 @@
-"""What the pages show of a run, read once per change on disk and shared by all sessions (never modified)."""
+"""What the pages show of one run, read once per change on disk and shared by all sessions (never modified)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import panel as pn
 
-from labkit.store import NotComputedError, Run, Store
+from labkit.store import Run, Store
 
 SPACES = {"shared space": "final", "encoder's own space": "raw"}
+_CHUNK = 1024  # rows of a similarity matrix held at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
-    """Tables and arrays of one run."""
+    """Tables and arrays of one run.
+
+    Attributes:
+        run: the run.
+        stamp: when its record last changed.
+    """
 
     run: Run
+    stamp: int
 
     @cached_property
     def points(self) -> pd.DataFrame:
@@ -36,13 +42,36 @@ class Content:
         """Stored 2-D frames, UMAP first."""
         return sorted(self.run.steps("projections"), reverse=True)
 
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """Caption group of every sample."""
+        return self.points["group"].to_numpy()
+
     def present(self, modality: str) -> np.ndarray:
         """Rows that have the modality."""
         return np.flatnonzero(self.points[f"present_{modality}"].to_numpy(dtype=bool))
 
     def vectors(self, modality: str, step: str) -> np.ndarray:
-        """Unit vectors of all samples, zero where absent."""
-        return _unit_vectors(str(self.run.folder), _stamp(self.run), modality, step)
+        """Unit vectors of all samples, zero where absent.
+
+        Raises:
+            NotComputedError: they are not stored.
+        """
+        return _unit_vectors(str(self.run.folder), self.stamp, modality, step)
+
+    def field(self, metric: str) -> pd.DataFrame:
+        """Clean per-sample values of a metric: key, source, value.
+
+        A value of a pair of modalities without a direction counts for both of them.
+
+        Raises:
+            NotComputedError: it is not stored.
+        """
+        field = self.run.field(metric, where={"corruption": "none"})[["key", "source", "target", "value"]]
+        pairs = set(zip(field["source"], field["target"], strict=True))
+        if all(b and (b, a) not in pairs for a, b in pairs):
+            field = pd.concat([field, field.rename(columns={"source": "target", "target": "source"})])
+        return field[["key", "source", "value"]]
 
     def nearest(self, row: int, modality: str, *, step: str, k: int) -> np.ndarray:
         """Rows of the k samples most similar to `row` within a modality, itself excluded; empty where it is absent."""
@@ -55,73 +84,52 @@ class Content:
         return rows[np.argsort(-similarity, kind="stable")[:k]]
 
     def partner_ranks(self, rows: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rank (from 1) of each row's own partner among all targets of the shared space, and their cosine distance.
+        """Rank (from 1) of each row's own partner among the targets in the shared space, and their cosine distance.
 
-        Only rows that have both modalities count. Ties rank the partner last, so a collapsed space earns nothing.
+        Samples of the row's own caption group are no competitors: they would be right answers too. Only rows that have
+        both modalities count. Ties rank the partner last, so a collapsed space earns nothing.
         """
         gallery = self.present(target)
         rows = np.intersect1d(np.intersect1d(rows, self.present(source)), gallery)
-        x, y = self.vectors(source, "final"), self.vectors(target, "final")
-        own = np.einsum("ij,ij->i", x[rows], y[rows])
-        ranks = [int((y[gallery] @ x[row] >= s - 1e-6).sum()) for row, s in zip(rows, own, strict=True)]
-        return np.array(ranks, dtype=int), 1 - own
+        x, y = self.vectors(source, "final")[rows], self.vectors(target, "final")
+        own = np.einsum("ij,ij->i", x, y[rows])
+        ranks = np.ones(len(rows), dtype=int)
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            above = x[part] @ y[gallery].T >= own[part, None] - 1e-6
+            rival = self.groups[gallery] != self.groups[rows[part], None]
+            ranks[part] += (above & rival).sum(axis=1)
+        return ranks, 1 - own
+
+    def rivals(self, rows: np.ndarray, target: str) -> int:
+        """Largest possible rank of a partner: itself and the targets of other groups, the median over rows."""
+        counts = pd.Series(self.groups[self.present(target)]).value_counts()
+        own = counts.reindex(self.groups[rows]).fillna(0).to_numpy()
+        return int(np.median(counts.sum() - own + 1)) if len(rows) else 0
 
 
 def load(store: Store, run_id: str) -> Content:
-    """Content of a run, from the cache unless its folder changed."""
+    """Content of a run, from the cache unless its folder changed.
+
+    Raises:
+        StoreError: no such run, or it cannot be read.
+    """
     run = store.open(run_id)
-    return _content(str(run.folder), _stamp(run))
+    return _content(str(run.folder), stamp(run))
 
 
-def comparable(store: Store, run_id: str) -> list[str]:
-    """Complete runs on the same data as `run_id`, one per variant and seed (the newest)."""
-    wanted = store.open(run_id).config["data"]
-    table = store.table()
-    chosen: dict[tuple[str, int], str] = {}
-    for row in table[table["status"] == "complete"].itertuples():
-        if store.open(str(row.id)).config["data"] == wanted:
-            chosen[(str(row.variant), int(row.seed))] = str(row.id)  # type: ignore[arg-type]
-    return list(chosen.values())
-
-
-def scores(store: Store, ids: list[str]) -> pd.DataFrame:
-    """Scores of runs, cached."""
-    return _scores(str(store.root), tuple(ids), _stamps(store, ids))
-
-
-def fields(store: Store, ids: list[str], metric: str) -> pd.DataFrame:
-    """Clean per-sample values of runs, cached."""
-    return _fields(str(store.root), tuple(ids), metric, _stamps(store, ids))
-
-
-def _stamp(run: Run) -> int:
+def stamp(run: Run) -> int:
+    """When the run's record last changed; everything cached is keyed by it."""
     return (run.folder / "run.json").stat().st_mtime_ns
 
 
-def _stamps(store: Store, ids: list[str]) -> tuple[int, ...]:
-    return tuple((store.root / run_id / "run.json").stat().st_mtime_ns for run_id in ids)
-
-
-@pn.cache(max_items=16, policy="LRU")
+@lru_cache(maxsize=16)
 def _content(folder: str, stamp: int) -> Content:
-    return Content(Run(Path(folder)))
+    return Content(Run(Path(folder)), stamp)
 
 
-@pn.cache(max_items=64, policy="LRU")
+@lru_cache(maxsize=64)
 def _unit_vectors(folder: str, stamp: int, modality: str, step: str) -> np.ndarray:
     vectors = np.asarray(Run(Path(folder)).embedding(modality, step), dtype=np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1)
-
-
-@pn.cache(max_items=4, policy="LRU")
-def _scores(root: str, ids: tuple[str, ...], stamps: tuple[int, ...]) -> pd.DataFrame:
-    return Store(root).scores(list(ids))
-
-
-@pn.cache(max_items=16, policy="LRU")
-def _fields(root: str, ids: tuple[str, ...], metric: str, stamps: tuple[int, ...]) -> pd.DataFrame:
-    try:
-        return Store(root).fields(metric, list(ids), where={"corruption": "none"})
-    except NotComputedError:
-        return pd.DataFrame()

@@ -1,30 +1,35 @@
-"""Pictures, sounds and captions of samples as HTML. Every text from data is escaped; files only from the data folder."""
+"""Pictures, sounds and captions of samples as HTML: texts are escaped, files come from the data folder only."""
 
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Iterable
+from functools import lru_cache
+from itertools import combinations
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from dashboards.content import Content
+from dashboards.parts import text
 
 _MEDIA = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
           ".ogg": "audio/ogg", ".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac"}  # fmt: skip
 _MAX_BYTES = 4_000_000
+_MAX_TEXT = 400
 
 STYLE = """
-.lk-card { display: flex; gap: 14px; flex-wrap: wrap; align-items: center }
+.lk-card { display: flex; gap: 8px 14px; flex-wrap: wrap; align-items: center; margin-bottom: 6px }
 .lk-card img { width: 128px; height: 128px; background: #fff; border-radius: 8px; object-fit: contain }
 .lk-card audio { width: 220px; height: 36px } .lk-card .cap { font-size: 1.15em; font-weight: 600; max-width: 20em }
-.lk-mod { opacity: .65; font-size: .8em; text-transform: uppercase; letter-spacing: .04em }
-.lk-cols { display: flex; gap: 18px; flex-wrap: wrap } .lk-col { min-width: 210px; flex: 1 }
+.lk-card .cap, .lk-row span, .lk-mod { overflow-wrap: anywhere }
+.lk-mod { opacity: .7; font-size: .86em; letter-spacing: .02em }
+.lk-cols { display: flex; gap: 14px; flex-wrap: wrap } .lk-col { min-width: 150px; flex: 1 }
 .lk-row { display: flex; gap: 8px; align-items: center; padding: 3px 5px; border-radius: 6px; font-size: .92em }
 .lk-row img { width: 40px; height: 40px; background: #fff; border-radius: 4px; object-fit: contain }
-.lk-shared { background: rgba(230, 159, 0, .22) } .lk-none { opacity: .6 }
-.lk-num { font-variant-numeric: tabular-nums } table.lk-num td, table.lk-num th { padding: 1px 9px 1px 0; text-align: right }
+.lk-shared { background: rgba(230, 159, 0, .22) } .lk-none { opacity: .7; margin: 2px 0 6px }
+table.lk-num { font-variant-numeric: tabular-nums; border-collapse: collapse }
+table.lk-num td, table.lk-num th { padding: 1px 12px 1px 0; text-align: right }
 table.lk-num td:first-child, table.lk-num th:first-child { text-align: left }
 """
 
@@ -32,34 +37,41 @@ table.lk-num td:first-child, table.lk-num th:first-child { text-align: left }
 def card(content: Content, row: int) -> str:
     """Caption, picture and sounds of one sample: every modality that it has."""
     point = content.points.iloc[row]
-    parts = [
-        f'<div><div class="cap">{_text(_caption(point))}</div><div class="lk-mod">{_text(_facts(point))}</div></div>'
-    ]
+    told = " · ".join(str(point[c]) for c in ("label", "kind", "split") if c in point and not pd.isna(point[c]))
+    key = f'<span class="lk-key">{text(point["key"])}</span>'
+    parts = [f'<div><div class="cap">{text(caption(point))}</div><div class="lk-mod">{text(told)}<br>{key}</div></div>']
     for modality in content.modalities:
         shown = _item(content, row, modality)
-        if shown is None:
-            continue
-        parts.append(f'<div><div class="lk-mod">{_text(modality)}</div>{shown}</div>')
+        if shown:
+            parts.append(f'<div><div class="lk-mod">{text(modality)}</div>{shown}</div>')
     return f'<div class="lk-card">{"".join(parts)}</div>'
 
 
 def neighbors(content: Content, row: int, *, step: str, k: int) -> str:
-    """The k nearest samples in each modality side by side; those that several modalities share are marked."""
+    """The k nearest samples in each modality side by side; those that several modalities share are marked.
+
+    Raises:
+        NotComputedError: the vectors of this space are not stored.
+    """
     found = {m: content.nearest(row, m, step=step, k=k) for m in content.modalities}
-    every = np.concatenate(list(found.values())) if found else np.array([], dtype=int)
+    every = np.concatenate([*found.values(), np.array([], dtype=int)])
     rows, counts = np.unique(every, return_counts=True)
     shared = set(rows[counts > 1].tolist())
     columns = []
     for modality, near in found.items():
         entries = [_entry(content, int(i), marked=int(i) in shared) for i in near]
         body = "".join(entries) or '<div class="lk-none">this sample has no such item</div>'
-        columns.append(f'<div class="lk-col"><div class="lk-mod">{_text(modality)}</div>{body}</div>')
-    note = f"{len(shared)} of {len(rows)} neighbors are shared by two or more modalities (marked)"
-    return f'<div class="lk-none">{note}</div><div class="lk-cols">{"".join(columns)}</div>'
+        columns.append(f'<div class="lk-col"><div class="lk-mod">nearest in {text(modality)}</div>{body}</div>')
+    note = f'<div class="lk-none lk-overlap">{_overlaps(content, found)}</div>'
+    return f'{note}<div class="lk-cols">{"".join(columns)}</div>'
 
 
 def partner_table(content: Content, rows: np.ndarray) -> str:
-    """Per direction: pairs, median rank of the true partner and median cosine distance, in the shared space."""
+    """Per direction: pairs, median rank of the true partner and median cosine distance, in the shared space.
+
+    Raises:
+        NotComputedError: the vectors of the shared space are not stored.
+    """
     lines = []
     for source in content.modalities:
         for target in content.modalities:
@@ -67,53 +79,63 @@ def partner_table(content: Content, rows: np.ndarray) -> str:
                 continue
             ranks, distances = content.partner_ranks(rows, source, target)
             if len(ranks):
-                cells = (
-                    len(ranks),
-                    f"{np.median(ranks):.0f} of {len(content.present(target))}",
-                    f"{np.median(distances):.2f}",
-                )
-                lines.append(_tr(f"{source} → {target}", cells))
+                last = content.rivals(rows, target)
+                cells = (len(ranks), f"{np.median(ranks):.0f} of {last}", f"{np.median(distances):.2f}")
+                numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
+                lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
     head = "<tr><th>shared space</th><th>pairs</th><th>median rank of partner</th><th>median distance</th></tr>"
     return f'<table class="lk-num">{head}{"".join(lines)}</table>'
 
 
-def _tr(name: str, cells: Iterable[object]) -> str:
-    return f"<tr><td>{_text(name)}</td>{''.join(f'<td>{_text(str(c))}</td>' for c in cells)}</tr>"
+def caption(point: pd.Series) -> str:
+    """What people call a sample: its caption, else its key."""
+    known = point.get("caption")
+    return str(point["key"]) if known is None or pd.isna(known) else str(known)
+
+
+def _overlaps(content: Content, found: dict[str, np.ndarray]) -> str:
+    """How many neighbors each two modalities share, and how many two random lists would."""
+    there = {m: near for m, near in found.items() if len(near)}
+    parts = [
+        f"{text(a)}–{text(b)} <b>{len(np.intersect1d(there[a], there[b]))} of {min(len(there[a]), len(there[b]))}</b>"
+        for a, b in combinations(there, 2)
+    ]
+    if not parts:
+        return "no two modalities to compare"
+    k, others = max(map(len, there.values())), len(content.points) - 1
+    return f"shared neighbors (marked): {' · '.join(parts)} · by chance {k * k / max(others, 1):.1g}"
 
 
 def _entry(content: Content, row: int, *, marked: bool) -> str:
-    point = content.points.iloc[row]
-    picture = next((s for m in content.modalities if (s := _item(content, row, m)) and s.startswith("<img")), "")
+    pictures = (_item(content, row, m) for m in content.modalities)
+    picture = next((shown for shown in pictures if shown.startswith("<img")), "")
     classes = "lk-row lk-shared" if marked else "lk-row"
-    return f'<div class="{classes}">{picture}<span>{_text(_caption(point))}</span></div>'
+    return f'<div class="{classes}">{picture}<span>{text(caption(content.points.iloc[row]))}</span></div>'
 
 
-def _item(content: Content, row: int, modality: str) -> str | None:
-    """An item as HTML, None where the sample has none or it is a text (which the caption shows)."""
+def _item(content: Content, row: int, modality: str) -> str:
+    """An item as HTML; empty where the sample has none, or a text that the caption tells already."""
     point = content.points.iloc[row]
-    if not point[f"present_{modality}"]:
-        return None
+    raw = point.get(modality, None)
+    if not point[f"present_{modality}"] or raw is None or pd.isna(raw):
+        return ""
+    is_file = PurePosixPath(str(raw)).suffix.lower() in _MEDIA
+    source = _source(content, str(point["key"]), modality) if is_file else ""
+    if source.startswith("data:image"):
+        return f'<img alt="{text(caption(point))}" src="{source}">'
+    if source.startswith("data:audio"):
+        return f'<audio controls preload="auto" data-modality="{text(modality)}" src="{source}"></audio>'
+    # a text, or a file that is not there, which its path tells
+    return "" if str(raw) == caption(point) else f'<div class="cap">{text(str(raw)[:_MAX_TEXT])}</div>'
+
+
+@lru_cache(maxsize=2048)
+def _source(content: Content, key: str, modality: str) -> str:
+    """A picture or sound as a data URL; empty where there is no such file, or it is too large."""
     try:
-        path = content.run.item_path(str(point["key"]), modality)
-    except (ValueError, OSError):
-        return None  # a text, or a file that is not there: the map and the numbers do without
-    if path is None or path.suffix.lower() not in _MEDIA or path.stat().st_size > _MAX_BYTES:
-        return None
-    media = _MEDIA[path.suffix.lower()]
-    source = f"data:{media};base64,{base64.b64encode(path.read_bytes()).decode()}"
-    if media.startswith("image"):
-        return f'<img alt="{_text(_caption(point))}" src="{source}">'
-    return f'<audio controls preload="auto" data-modality="{_text(modality)}" src="{source}"></audio>'
-
-
-def _caption(point: pd.Series) -> str:
-    caption = point.get("caption")
-    return str(point["key"]) if caption is None or pd.isna(caption) else str(caption)
-
-
-def _facts(point: pd.Series) -> str:
-    return " · ".join(str(point[c]) for c in ("label", "kind", "split", "key") if c in point and not pd.isna(point[c]))
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)
+        path = content.run.item_path(key, modality)
+    except (ValueError, OSError):  # outside the data folder, or gone: the map and the numbers do without
+        return ""
+    if path is None or path.stat().st_size > _MAX_BYTES:
+        return ""
+    return f"data:{_MEDIA[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"

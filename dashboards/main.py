@@ -1,5 +1,5 @@
 """Entry point of `panel serve dashboards`; one app per browser session."""
 
-from dashboards.app import App
+from dashboards.app import session
 
-App().template.servable()
+session().servable()

@@ -4,62 +4,88 @@ from __future__ import annotations
 
 import pandas as pd
 import panel as pn
-import param
 
+from dashboards.comparison import Comparison
+from dashboards.parts import notice, offer, table
 from labkit import views
 
 
-class RobustnessPage(param.Parameterized):
-    """The page; `show` puts the scores of comparable runs on it."""
-
-    metric = param.Selector(objects=[""])
-    corruption = param.Selector(objects=[""])
-    corrupted = param.Selector(objects=[""], label="corrupted modality")
-    direction = param.Selector(objects=[""])
+class RobustnessPage:
+    """The page; `show` puts comparable runs on it."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._scores = pd.DataFrame()
+        self._curves = self._scores = pd.DataFrame()
+        self._metric = pn.widgets.Select(name="metric")
+        self._corruption = pn.widgets.Select(name="corruption")
+        self._corrupted = pn.widgets.Select(name="corrupted modality")
+        self._direction = pn.widgets.Select(name="direction")
+        self._updating = False
         self._body = pn.Column(sizing_mode="stretch_width")
-        controls = pn.Param(self.param, show_name=False, default_layout=pn.Row)
-        self.view = pn.Column(controls, self._body, sizing_mode="stretch_width")
+        controls = [self._metric, self._corruption, self._corrupted, self._direction]
+        for control in controls:
+            control.param.watch(self._changed, "value")
+        self.view = pn.Column(pn.FlexBox(*controls), self._body, sizing_mode="stretch_width")
 
-    def show(self, scores: pd.DataFrame) -> None:
+    def show(self, runs: Comparison) -> None:
         """Offer what was measured."""
-        self._scores = scores
-        curves = scores[scores["corruption"] != "none"] if len(scores) else scores
-        with param.parameterized.batch_call_watchers(self):
-            self._offer("metric", sorted(curves["metric"].unique(), reverse=True) if len(curves) else [])
-            self._offer("corruption", sorted(curves["corruption"].unique()) if len(curves) else [])
-            self._offer("corrupted", list(dict.fromkeys(curves["corrupted"])) if len(curves) else [])
-        self._directions()
+        self._scores = runs.scores
+        self._curves = self._scores[self._scores["corruption"] != "none"]
+        self._changed()
+
+    def _changed(self, *_: object) -> None:
+        """Choices narrow from left to right: each select offers what exists for those before it."""
+        if self._updating:
+            return
+        self._updating = True
+        try:
+            rows = self._curves
+            offer(self._metric, sorted(rows["metric"].unique(), reverse=True))
+            rows = rows[rows["metric"] == self._metric.value]
+            offer(self._corruption, sorted(rows["corruption"].unique()))
+            rows = rows[rows["corruption"] == self._corruption.value]
+            offer(self._corrupted, rows["corrupted"].unique(), str)
+            rows = rows[rows["corrupted"] == self._corrupted.value]
+            pairs = rows[["source", "target"]].drop_duplicates().itertuples(index=False)
+            offer(self._direction, [f"{a} → {b}" for a, b in pairs], str)
+        finally:
+            self._updating = False
         self._draw()
 
-    @param.depends("corrupted", watch=True)
-    def _directions(self) -> None:
-        if not self._scores.empty:
-            rows = self._scores[self._scores["corrupted"] == self.corrupted]
-            pairs = rows[["source", "target"]].drop_duplicates()
-            self._offer("direction", [f"{a} → {b}" for a, b in pairs.itertuples(index=False)])
-
-    @param.depends("metric", "corruption", "direction", watch=True)
     def _draw(self) -> None:
-        if not self.corruption or " → " not in self.direction:
-            text = "Robustness is not computed for these runs: <code>labkit run ... --rerun</code> measures it."
-            self._body.objects = [pn.pane.Alert(text, alert_type="info")]
+        if self._direction.value is None:
+            text = "Robustness is not computed for these runs: `labkit run VARIANT --rerun` measures it."
+            self._body.objects = [notice(text)]
             return
-        source, target = self.direction.split(" → ")
-        where = {"corrupted": self.corrupted, "source": source, "target": target}
-        chosen = {"metric": self.metric, "corruption": self.corruption}
-        table = views.curve_table(self._scores, **chosen, **where)
+        source, target = self._direction.value.split(" → ")
+        chosen = {"metric": self._metric.value, "corruption": self._corruption.value}
+        where = {"corrupted": self._corrupted.value, "source": source, "target": target}
+        curves = views.curve_table(self._scores, **chosen, **where)
         drawn = views.robustness_curves(self._scores, **chosen, **where)
         self._body.objects = [
-            pn.pane.HoloViews(drawn, backend="bokeh"),
-            pn.pane.Markdown("The same in numbers. Severity 0 is the clean input; every curve uses the same samples."),
-            pn.widgets.Tabulator(table.round(3), show_index=False, disabled=True, pagination="local", page_size=18),
+            pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False),
+            pn.pane.Markdown(
+                "The same in numbers: mean [interval]. Severity 0 is the clean input of the same samples."
+            ),
+            table(wide(curves)),
         ]
 
-    def _offer(self, name: str, values: list[str]) -> None:
-        self.param[name].objects = values or [""]
-        if getattr(self, name) not in values:
-            setattr(self, name, (values or [""])[0])
+
+def wide(curves: pd.DataFrame) -> pd.DataFrame:
+    """A curve table with one row per variant and one column per severity, best clean value first.
+
+    Args:
+        curves: as from `views.curve_table`.
+    """
+    cells = curves.assign(
+        cell=[_cell(*row) for row in curves[["value", "low", "high"]].itertuples(index=False)],
+        column=[f"severity {severity:g}" for severity in curves["severity"]],
+    )
+    columns = cells.sort_values("severity")["column"].unique()
+    board = cells.pivot(index="variant", columns="column", values="cell")[list(columns)]
+    first = curves.sort_values("severity", kind="stable").groupby("variant", sort=False).first()
+    board = board.join(first[["interval", "seeds", "n"]])
+    return board.loc[first["value"].sort_values(ascending=False).index].reset_index()
+
+
+def _cell(value: float, low: float, high: float) -> str:
+    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import warnings
 
-import warnings
-
 import numpy as np
 import pandas as pd
 import torch
@@ -74,12 +72,12 @@ def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
         raise ValueError(f"UMAP needs more than {NEIGHBORS} points; got {len(unit)}")
     nearest = (1 - unit @ unit.T).fill_diagonal_(-1.0).topk(NEIGHBORS, largest=False)
     knn = (nearest.indices.int().numpy(), nearest.values.clamp(min=0).numpy(), None)
-    reducer = UMAP(n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_epochs=200, n_jobs=1)
+    reducer = UMAP(
+        n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_epochs=200, n_jobs=1
+    )
     with warnings.catch_warnings():
         # expected: one thread for repeatability, and no search index, since nothing is projected later
         warnings.filterwarnings("ignore", message=r"precomputed_knn\[2\]|n_jobs value", category=UserWarning)
-        with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*knn_search_index")  # of use to new points only; there are none
         xy = np.asarray(reducer.fit_transform(unit.numpy()))
     return _framed(table, points, xy)
 

@@ -221,6 +221,7 @@ def git_state() -> dict[str, Any]:
 
 def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -> None:
     run.write_points(_points(config, content))
+    (run.folder / "log.jsonl").touch()  # closed forms log nothing: their history is empty, not missing
     variant = variants.get(config.variant)
     aligner = variant(config.options, training=config.training, seed=config.seed, device=device, log=run.log)
     aligner.fit(content.train, content.validation)

@@ -221,6 +221,7 @@ def _finished(store: Store, configs: list[RunConfig]) -> dict[str, Outcome]:
 def _execute(store: Store, config: RunConfig, rerun: bool) -> Outcome:
     """One papermill job; never raises, so that the others go on."""
     import papermill  # starts slowly; `study status` does without
+    from traitlets.config import Config
 
     parameters = config.model_dump(mode="json")
     parameters |= {"dataset": parameters["data"]["dataset"], "modalities": parameters["data"]["modalities"]}
@@ -233,8 +234,9 @@ def _execute(store: Store, config: RunConfig, rerun: bool) -> Outcome:
             str(notebook),
             parameters=parameters,
             progress_bar=False,
-            cwd=str(REPOSITORY),
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # or every kernel warns on the terminal
+            # papermill's own `cwd` changes the folder of this process, which the other threads share
+            resources={"metadata": {"path": str(REPOSITORY)}},
+            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         )
     except Exception as raised:  # noqa: BLE001 - whatever a notebook raises belongs to its run alone
         error = _first_line(raised)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from labkit import run
+from labkit.config import RunConfig
+from labkit.store import Store
 from labkit.types import Embeddings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -59,3 +63,29 @@ def shared_latent() -> Callable[..., Embeddings]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def own_file(shared_latent: Callable[..., Embeddings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Somebody's own arrays in a file: 150 samples of modalities a and b, without keys and labels."""
+    made = shared_latent(150, 2)
+    path = tmp_path_factory.mktemp("own") / "mine.npz"
+    np.savez(path, a=made.z["image"].numpy(), b=made.z["text"].numpy())
+    return path
+
+
+@pytest.fixture(scope="session")
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Real runs on the bundled data: cca and clip (two epochs) over two seeds, one corruption. Only to be read."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    for seed in (0, 1):
+        for variant in ("cca", "clip"):
+            values = {
+                "variant": variant,
+                "data": {"modalities": ["image", "text"]},
+                "training": {"epochs": 2},
+                "evaluation": {"corruptions": ["feature_noise"], "corruption_seeds": 1, "bootstrap": 100},
+                "seed": seed,
+            }
+            run.execute(RunConfig.model_validate(values), root=store.root)
+    return store

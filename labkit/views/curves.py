@@ -82,15 +82,18 @@ def robustness_curves(
     for i, variant in enumerate(order):
         rows = table[table["variant"] == variant]
         bands.append(_band(rows, colors[variant]))
-        lines.append(_line(rows, variant, colors[variant], _DASHES[i // len(_MARKERS) % len(_DASHES)]))
+        lines.append(_line(rows, variant, colors[variant], _DASHES[i // 8 % len(_DASHES)]))
         dots.append(_dots(rows, colors[variant], _MARKERS[i % len(_MARKERS)]))
     overlay = hv.Overlay([*bands, *_chance(table), *lines, *dots])
     title = f"{words(metric)} under {words(corruption)}{_scope(where)}\n{_sizes(table)}"
-    overlay = both(
-        overlay,
-        bokeh={"xlabel": "severity (0 = clean)", "ylabel": words(metric), "xticks": sorted(table["severity"].unique())},
-        mpl={"xlabel": "severity (0 = clean)", "ylabel": words(metric), "xticks": sorted(table["severity"].unique())},
-    )
+    last = table["severity"].max()
+    axes: dict[str, object] = {
+        "xlabel": "severity (0 = clean)",
+        "ylabel": words(metric),
+        "xticks": sorted(table["severity"].unique()),
+        "xlim": (-0.03 * last, 1.03 * last),
+    }
+    overlay = both(overlay, bokeh=axes, mpl=axes)
     return framed(overlay, title=title, size=(760, 420), legend="right")
 
 
@@ -118,7 +121,7 @@ def training_curve(history: pd.DataFrame) -> hv.Layout:
     if "validation" in numbers:
         line = _history_line(history, "validation", "#0a84d0", label="validation")
         panels.append(_history_panel(hv.Overlay([line]), "validation", "validation score (higher is better)"))
-    return hv.Layout(panels).cols(2).opts(shared_axes=False, backend="bokeh")
+    return both(hv.Layout(panels).cols(2), bokeh={"shared_axes": False}, mpl={"sublabel_format": ""})
 
 
 def _cells(scores: pd.DataFrame, metric: str, corruption: str, where: dict[str, str | None]) -> pd.DataFrame:
@@ -179,8 +182,8 @@ def _band(rows: pd.DataFrame, color: str) -> hv.Area:
     return both(
         area,
         bokeh={"color": color, "alpha": 0.12, "line_alpha": 0, "muted_alpha": 0.02},
-        # not color: fill_between would take the face from the color cycle
-        mpl={"facecolor": color, "edgecolor": "none", "alpha": 0.12, "linewidth": 0},
+        # both: either backend's default color cycle would win over one of them, by which backend is current
+        mpl={"color": color, "facecolor": color, "edgecolor": "none", "alpha": 0.12, "linewidth": 0},
     )
 
 
@@ -227,7 +230,7 @@ def _scope(where: dict[str, str | None]) -> str:
 
 def _sizes(table: pd.DataFrame) -> str:
     kinds = " | ".join(sorted(set(map(str, table["interval"]))))
-    return f"band: {kinds}; {_span(table['seeds'])} seeds; n = {_span(table['n'])} test samples"
+    return f"band: {kinds}; n = {_span(table['n'])} test samples"
 
 
 def _span(values: pd.Series) -> str:

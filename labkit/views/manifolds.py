@@ -17,7 +17,7 @@ import pandas as pd
 from holoviews.operation.datashader import rasterize
 
 from ._style import both, framed, words
-from .colors import category_colors, modality_colors
+from .colors import MISSING, category_colors, modality_colors
 
 MAX_POINTS = 50_000
 MAX_LINKS = 5_000
@@ -79,7 +79,7 @@ def coloring(frame: pd.DataFrame, column: str) -> Coloring:
     if column == "modality":
         return Coloring(column, modality_colors(dict.fromkeys(values)))
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-        if column in _UNIT and values.min() >= 0 and values.max() <= 1:
+        if column in _UNIT and values.min() >= -1 and values.max() <= 1:  # chance-corrected values go below zero
             return Coloring(column, None)
         low, high = (0.0, 1.0) if values.isna().all() else (float(values.min()), float(values.max()))
         return Coloring(column, None, (low, high if high > low else low + 1.0))
@@ -87,16 +87,24 @@ def coloring(frame: pd.DataFrame, column: str) -> Coloring:
 
 
 def points_of(frame: pd.DataFrame, colors: Coloring, *, size: float = 5.0, alpha: float = 0.8) -> hv.Points:
-    """Points of a frame, with hover texts; more than 50,000 belong to `rasterized`."""
+    """Points of a frame, with hover texts; more than 50,000 belong to `rasterized`.
+
+    They are drawn in a shuffled order, so that no modality or class hides the others; points without a number lie below
+    the others, in gray.
+    """
     told = [c for c in ("caption", "label", "split", "trust", "value", "key") if c in frame.columns]
     values = list(dict.fromkeys([colors.column, "modality", *told, "row"]))
-    drawn = frame if colors.categories is None else frame.assign(**{colors.column: frame[colors.column].astype(str)})
+    drawn = frame.sample(frac=1, random_state=0)
+    if colors.categories is None:
+        drawn = drawn.sort_values(colors.column, key=lambda column: column.notna(), kind="stable")
+    else:
+        drawn = drawn.assign(**{colors.column: drawn[colors.column].astype(str)})
     points = hv.Points(drawn, ["x", "y"], values)
     cmap: object = "viridis" if colors.categories is None else dict(colors.categories)
     tooltips = [(name, f"@{{{name}}}{{0.00}}" if name in _UNIT else f"@{{{name}}}") for name in ("modality", *told)]
     style: dict[str, object] = {"color": colors.column, "cmap": cmap, "alpha": alpha, "show_legend": False}
     if colors.categories is None:
-        style["clim"] = colors.limits
+        style |= {"clim": colors.limits, "clipping_colors": {"NaN": MISSING}}
     return both(
         points,
         bokeh={**style, "size": size, "line_color": None, "hover_tooltips": tooltips, "nonselection_alpha": alpha,
@@ -114,6 +122,19 @@ def rasterized(points: hv.Points, colors: Coloring) -> hv.DynamicMap:
     return hv.operation.datashader.shade(counts, color_key=dict(colors.categories), min_alpha=80)
 
 
+def pair_ends(frame: pd.DataFrame) -> pd.DataFrame:
+    """Where the modalities of one sample lie: x0, y0, x1, y1 per sample and pair of its modalities.
+
+    Args:
+        frame: as from `manifold_frame`; only rows of the same "row" are tied.
+    """
+    unique = frame.drop_duplicates(["row", "modality"])
+    parts = [rows.set_index("row")[["x", "y"]] for _, rows in unique.groupby("modality", sort=True)]
+    lines = [a.join(b, how="inner", lsuffix="0", rsuffix="1") for a, b in combinations(parts, 2)]
+    ends = pd.concat(lines) if lines else pd.DataFrame(columns=["x0", "y0", "x1", "y1"], dtype=float)
+    return ends[["x0", "y0", "x1", "y1"]]
+
+
 def pair_links(frame: pd.DataFrame, mask: np.ndarray) -> tuple[hv.Segments, int]:
     """Lines between the modalities of the selected samples.
 
@@ -124,10 +145,7 @@ def pair_links(frame: pd.DataFrame, mask: np.ndarray) -> tuple[hv.Segments, int]
     Returns:
         At most 5,000 lines, and the number of all that there are.
     """
-    chosen = frame[mask[frame["row"].to_numpy()]]
-    parts = {m: rows.set_index("row")[["x", "y"]] for m, rows in chosen.groupby("modality", sort=True)}
-    lines = [a.join(b, how="inner", lsuffix="0", rsuffix="1") for a, b in combinations(parts.values(), 2)]
-    ends = pd.concat(lines) if lines else pd.DataFrame(columns=["x0", "y0", "x1", "y1"], dtype=float)
+    ends = pair_ends(frame[mask[frame["row"].to_numpy()]])
     drawn = hv.Segments(ends.iloc[:MAX_LINKS], ["x0", "y0", "x1", "y1"])
     return (
         both(

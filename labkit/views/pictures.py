@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from ._style import both, framed
 from .colors import modality_colors
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from PIL.Image import Image
+
+# a palette keeps a notebook with pictures in it under 300 kB
+COLORS = 64
 
 Items = Callable[[str, Sequence[str]], list[Any]]
 
@@ -40,7 +43,7 @@ def contact_sheet(pictures: Sequence[Any], *, columns: int = 12, size: int = 72)
     for i, picture in enumerate(pictures):
         if picture is not None:
             sheet.paste(ImageOps.pad(picture, (size, size), color="white"), (i % columns * step, i // columns * step))
-    return sheet
+    return sheet.quantize(COLORS)
 
 
 def coupling_matrix(plan: np.ndarray, *, rows: str = "image", columns: str = "text") -> hv.Image:
@@ -62,7 +65,7 @@ def coupling_matrix(plan: np.ndarray, *, rows: str = "image", columns: str = "te
 
 def thumbnail_map(
     projection: pd.DataFrame, items: Items, *, source: str = "image", target: str = "text", limit: int = 100
-) -> Figure:
+) -> Image:
     """The 2-D frame with `source` drawn as pictures, each tied to where its `target` lies.
 
     Pictures that would cover one another are left out, so at most `limit` are drawn; the title says how many. All
@@ -78,18 +81,19 @@ def thumbnail_map(
     Raises:
         ValueError: a modality is not in the projection.
     """
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+    from PIL import Image
 
-    places = {m: rows.set_index("key")[["x", "y"]] for m, rows in projection.groupby("modality")}
+    places = {str(m): rows.set_index("key")[["x", "y"]] for m, rows in projection.groupby("modality")}
     unknown = {source, target} - set(places)
     if unknown:
         raise ValueError(f"the projection has no {sorted(unknown)}; it has {sorted(places)}")
     colors = modality_colors(places)
-    figure, axis = plt.subplots(figsize=(11, 7.5), dpi=100)
-    plt.close(figure)  # the notebook shows the returned figure, once
+    figure = Figure(figsize=(11, 7.5), dpi=100)
+    axis = figure.subplots()
     for modality, where in places.items():
-        axis.scatter(where["x"], where["y"], s=7, color=colors[str(modality)], alpha=0.45, label=modality, linewidths=0)
+        axis.scatter(where["x"], where["y"], s=7, color=colors[modality], alpha=0.45, label=modality, linewidths=0)
     both_there = places[source].join(places[target], rsuffix="_target", how="inner")
     shown = _apart(places[source].loc[both_there.index], limit)
     for key, picture in zip(shown, items(source, shown), strict=True):
@@ -102,7 +106,9 @@ def thumbnail_map(
     axis.legend(loc="upper right", frameon=False, markerscale=2.5)
     axis.set_axis_off()
     figure.tight_layout()
-    return figure
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB").quantize(COLORS)
 
 
 def _cut_out(picture: Any) -> np.ndarray:
