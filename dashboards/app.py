@@ -56,7 +56,7 @@ class App(param.Parameterized):
         self.template = self._template()
 
     @property
-    def state(self) -> dict[str, str]:
+    def state(self) -> dict[str, Any]:
         """What the URL needs to bring this page back."""
         theme = "dark" if self.dark else "default"
         shown = {"run": self.run, "page": self.page, "color": self.manifolds.color}
@@ -65,8 +65,8 @@ class App(param.Parameterized):
     def refresh(self) -> None:
         """Read the store again: new runs appear, changed ones are redrawn."""
         before = self.run
-        self._read()
         self._stale = set(PAGES)
+        self._read()
         if self.run == before:
             self._show()
 
@@ -151,7 +151,8 @@ class App(param.Parameterized):
             title="labkit", theme="dark" if self.dark else "default", header_background="#1b1f24"
         )
         bar = pn.FlexBox(picker, self._states, again, theme, align_items="center")
-        template.main.append(pn.Column(bar, self._message, self._tabs, sizing_mode="stretch_width"))
+        main: Any = template.main
+        main.append(pn.Column(bar, self._message, self._tabs, sizing_mode="stretch_width"))
         return template
 
     def _retheme(self) -> None:

@@ -72,5 +72,5 @@ def _leaderboard(runs: Comparison, metric: str, source: str, target: str) -> pd.
 
 @lru_cache(maxsize=64)
 def _differences(runs: Comparison, metric: str, source: str, target: str, baseline: str) -> pd.DataFrame:
-    where = {"metric": metric, "source": source, "target": target}
-    return stats.compare(_scores(runs), _fields(runs, metric), **where, baseline=baseline)
+    scores, fields = _scores(runs), _fields(runs, metric)
+    return stats.compare(scores, fields, metric=metric, source=source, target=target, baseline=baseline)

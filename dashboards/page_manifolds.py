@@ -46,6 +46,7 @@ class ManifoldsPage(param.Parameterized):
         self.selection = Selection()
         self.content: Content | None = None
         self._panes: dict[str, MapPane] = {}
+        self._lacking = ""  # projection that was wished for and that the run does not have
         self._message = pn.Column(sizing_mode="stretch_width")
         self._maps = pn.GridBox(ncols=2, sizing_mode="stretch_width")
         self._legend, self._card, self._near, self._numbers, self._count, self._line = (
@@ -58,14 +59,14 @@ class ManifoldsPage(param.Parameterized):
     def show(self, content: Content) -> None:
         """Put a run on the page; the selection starts anew."""
         self.content = None  # the selection that is reset is no longer of this run
-        names = content.projections
-        wanted = self.projection
+        names, wanted = content.projections, self.projection
         self.selection.reset(len(content.points))
         with param.parameterized.batch_call_watchers(self):
             self.param["projection"].objects = names or [""]
             self.projection = wanted if wanted in names else (names or [""])[0]
             self.search = ""
         self.content = content
+        self._lacking = wanted if wanted and names and wanted not in names else ""
         self._draw()
         self._selected()
         self._focused()
@@ -80,7 +81,11 @@ class ManifoldsPage(param.Parameterized):
             self._maps.objects = [notice(f"Projections are not computed for this run: `{command}` does it.")]
             self._legend.object = ""
             return
-        frame, column = self._frame()
+        try:
+            frame, column = self._frame()
+        except StoreError as error:
+            self._maps.objects = [notice(str(error), warning=True)]
+            return
         colors = manifolds.coloring(frame, column)
         limits = _limits(frame["x"]), _limits(frame["y"])
         parts = {JOINT: frame} | {m: frame[frame["modality"] == m] for m in self.content.modalities}
@@ -104,7 +109,10 @@ class ManifoldsPage(param.Parameterized):
         frame = manifolds.manifold_frame(self.content.points, self.content.run.projection(self.projection), field)
         if column not in frame:
             problem, column = f"The samples of this run have no {column}; the maps are colored by modality.", "modality"
-        self._message.objects = [notice(problem)] if problem else []
+        if self._lacking:
+            command = f"labkit project {self.content.run.id}"
+            problem += f" Projection {self._lacking} is not computed for this run: `{command}` does it."
+        self._message.objects = [notice(problem.strip())] if problem else []
         return frame, column
 
     @param.depends("space", "k", watch=True)

@@ -32,6 +32,10 @@ class MapPane:
         limits: (x, y) ranges that all maps of a page share.
         on_area: called with the samples that a lasso or box caught.
         on_click: called with the sample that a click hit.
+
+    Attributes:
+        view: the drawing.
+        lasso: stream of lassos, in data coordinates; likewise `box`, `tap` and `range`, the part that is in view.
     """
 
     def __init__(
@@ -44,7 +48,7 @@ class MapPane:
         on_area: Callable[[np.ndarray], None],
         on_click: Callable[[int], None],
     ) -> None:
-        self._frame, self._colors = frame, colors
+        self._frame, self._colors, self._limits = frame, colors, limits
         self._on_area, self._on_click = on_area, on_click
         self._shown: tuple[np.ndarray, int | None, bool] = (np.zeros(0, dtype=int), None, False)
         self._figure: Any = None
@@ -58,7 +62,13 @@ class MapPane:
             tools=["lasso_select", "box_select", "hover"], active_tools=["lasso_select", "wheel_zoom"], toolbar="above",
             shared_axes=False, backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
         )  # fmt: skip
-        self._streams = self._listen(base)
+        self.lasso = hv.streams.Lasso(source=base)
+        self.box = hv.streams.BoundsXY(source=base)
+        self.tap = hv.streams.Tap(source=base)
+        self.range = hv.streams.RangeXY(source=base)
+        self.lasso.add_subscriber(lambda geometry: self._area(geometry))
+        self.box.add_subscriber(lambda bounds: self._area(None if bounds is None else _corners(bounds)))
+        self.tap.add_subscriber(lambda x, y: self._click(x, y))
         self.view = pn.pane.HoloViews(base, backend="bokeh", linked_axes=False, sizing_mode="stretch_width", margin=4)
 
     def mark(self, mask: np.ndarray, focus: int | None, *, links: bool) -> None:
@@ -96,30 +106,19 @@ class MapPane:
             "marks": ColumnDataSource({"x": [], "y": [], "color": []}),
             "star": ColumnDataSource({"x": [], "y": []}),
         }
-        figure = self._figure
-        figure.segment("x0", "y0", "x1", "y1", source=self._sources["links"], color="#888888", alpha=0.5)
-        figure.scatter(
-            "x", "y", source=self._sources["marks"], size=7.5, fill_color=fill, line_color="#6e7781", line_width=0.8
-        )
-        figure.scatter(
-            "x", "y", source=self._sources["star"], size=18, marker="star", fill_color="#ffd33d", line_color="#1b1f24"
-        )
+        figure, sources = self._figure, self._sources
+        line = {"color": "#888888", "alpha": 0.5}
+        dot = {"fill_color": fill, "line_color": "#6e7781"}
+        gold = {"fill_color": "#ffd33d", "line_color": "#1b1f24"}
+        figure.segment("x0", "y0", "x1", "y1", source=sources["links"], name="links", **line)
+        figure.scatter("x", "y", source=sources["marks"], name="marks", size=7.5, line_width=0.8, **dot)
+        figure.scatter("x", "y", source=sources["star"], name="star", size=18, marker="star", **gold)
         self._update()
 
     def _glyphs(self) -> list[Any]:
         """What the client may draw a point with; a lasso of its own must not change how a point looks."""
         known = (self._base.glyph, self._base.nonselection_glyph, self._base.selection_glyph)
         return [glyph for glyph in known if hasattr(glyph, "fill_alpha")]
-
-    def _listen(self, base: Any) -> list[Any]:
-        lasso = hv.streams.Lasso(source=base)
-        box = hv.streams.BoundsXY(source=base)
-        view = hv.streams.RangeXY(source=base)
-        tap = hv.streams.Tap(source=base)
-        lasso.add_subscriber(lambda geometry: self._area(geometry))
-        box.add_subscriber(lambda bounds: self._area(None if bounds is None else _corners(bounds)))
-        tap.add_subscriber(lambda x, y: self._click(x, y, view))
-        return [lasso, box, view, tap]
 
     def _area(self, geometry: np.ndarray | None) -> None:
         if geometry is None or len(geometry) < 3:
@@ -129,15 +128,15 @@ class MapPane:
         inside = shapely.contains_xy(area, self._frame["x"].to_numpy(), self._frame["y"].to_numpy())
         self._on_area(np.unique(self._frame["row"].to_numpy()[inside]))
 
-    def _click(self, x: float | None, y: float | None, view: Any) -> None:
+    def _click(self, x: float | None, y: float | None) -> None:
         if x is None or y is None or self._frame.empty:
             return
         places = self._frame[["x", "y"]].to_numpy()
-        ranges = (view.x_range, view.y_range)
         spans = [
-            b - a if r is None else r[1] - r[0] for r, a, b in zip(ranges, places.min(0), places.max(0), strict=True)
+            r[1] - r[0] if r else limits[1] - limits[0]
+            for r, limits in zip((self.range.x_range, self.range.y_range), self._limits, strict=True)
         ]
-        away = np.abs((places - (x, y)) / np.where(np.array(spans) > 0, spans, 1.0))
+        away = np.abs((places - (x, y)) / np.array(spans))
         distance = np.hypot(*away.T)
         if distance.min() <= _NEAR:
             self._on_click(int(self._frame["row"].iloc[int(distance.argmin())]))

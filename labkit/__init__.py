@@ -13,11 +13,9 @@ import importlib
 __version__ = "0.1.0"
 
 _MODULES = (
-    "config", "data", "encoders", "evaluate", "losses", "metrics", "ot", "project", "report", "results", "run", "stats", "store",
-    "study", "train", "tune", "types", "variants", "views",
+    "config", "data", "encoders", "evaluate", "losses", "metrics", "ot", "project", "report", "results", "run",
+    "stats", "store", "study", "train", "tune", "types", "variants", "views",
 )  # fmt: skip
-
-__all__ = ["__version__", *_MODULES]
 
 
 def __getattr__(name: str) -> object:

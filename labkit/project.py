@@ -75,10 +75,12 @@ def umap_frame(shared: Embeddings, *, seed: int = 0) -> pd.DataFrame:
     reducer = UMAP(
         n_neighbors=NEIGHBORS, metric="cosine", random_state=seed, precomputed_knn=knn, n_epochs=200, n_jobs=1
     )
+    threads = torch.get_num_threads()
     with warnings.catch_warnings():
         # expected: one thread for repeatability, and no search index, since nothing is projected later
         warnings.filterwarnings("ignore", message=r"precomputed_knn\[2\]|n_jobs value", category=UserWarning)
         xy = np.asarray(reducer.fit_transform(unit.numpy()))
+    torch.set_num_threads(threads)  # numba's pool raises it for the whole process
     return _framed(table, points, xy)
 
 

@@ -38,7 +38,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid #eaeef2 } th { border-color: #8c959f }
 td:first-child, th:first-child { text-align: left; padding-left: .2rem } .note { color: #57606a; font-size: .9rem }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(36rem, 100%), 1fr)); gap: 1rem 1.5rem }
-figure { margin: 0; overflow-x: auto }
+.grid > div { min-width: 0; overflow-x: auto } figure { margin: 0 }
 </style>{% endblock %}
 {% block contents %}
 <h1>{{ heading | e }}</h1><p>{{ description | e }}</p><p class=note>{{ summary | e }}</p>

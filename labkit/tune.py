@@ -1,7 +1,7 @@
 """Tuning: the same random search, with the same budget, for every variant.
 
-Each trial draws the variant's own hyper-parameters (its `search`) and, where it is trained, those of the optimiser. It is
-scored by validation recall@10, averaged over directions and seeds; the test samples are never touched. Every trial is
+Each trial draws the variant's own hyper-parameters (its `search`) and, where it is trained, those of the optimizer. It
+is scored by validation recall@10, averaged over directions and seeds; the test samples are never touched. Every trial is
 recorded, so that the choice can be checked.
 """
 

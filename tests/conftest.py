@@ -17,14 +17,12 @@ from labkit.types import Embeddings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-_DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+_CUDA = [pytest.param("cuda", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
 
 
-@pytest.fixture(params=_DEVICES)
+@pytest.fixture(params=["cpu", *_CUDA])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every available device; the CUDA case is marked `gpu` and skipped where there is none."""
-    if request.param == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+    """Every available device; the CUDA case is marked `gpu`."""
     return torch.device(request.param)
 
 
@@ -36,7 +34,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def shared_latent() -> Callable[..., Embeddings]:
-    """Makes modalities that see one latent through a random linear map each, with noise; labels by its first axis."""
+    """Makes modalities that see one latent through a random affine map each, with noise; labels by its first axis."""
 
     def make(
         n: int = 240,
@@ -55,7 +53,7 @@ def shared_latent() -> Callable[..., Embeddings]:
         kept = (draw >= missing).scatter(1, draw.argmax(dim=1, keepdim=True), True)
         return Embeddings(
             key=np.array([f"thing{i}" for i in range(n)]),
-            z={m: latent @ a + noise * torch.randn(n, a.shape[1], generator=generator) for m, a in maps.items()},
+            z={m: 2 + latent @ a + noise * torch.randn(n, a.shape[1], generator=generator) for m, a in maps.items()},
             present={m: kept[:, i] for i, m in enumerate(names)},
             label=(latent[:, 0] > 0).long(),
             label_names=("left", "right"),

@@ -77,6 +77,15 @@ def test_few_points_and_one_dimension():
 
 
 @pytest.mark.slow
+def test_umap_leaves_the_number_of_threads_alone(shared):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    umap_frame(shared)
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
+@pytest.mark.slow
 def test_umap_needs_points():
     line = Embeddings(key=["a", "b", "c", "d"], z={"m": torch.eye(4)})
     with pytest.raises(ValueError, match="UMAP needs more than 15 points; got 4"):

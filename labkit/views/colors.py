@@ -32,7 +32,7 @@ VARIANT: Mapping[str, str] = MappingProxyType(
         "ot": "#cc79a7",
         "rma": "#009e73",
         "gotma": "#d55e00",
-        "vicreg": "#8f6fc9",
+        "vicreg": "#7a45b8",
     }
 )
 CHANCE = "#8c8c8c"

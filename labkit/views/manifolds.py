@@ -103,13 +103,17 @@ def points_of(frame: pd.DataFrame, colors: Coloring, *, size: float = 5.0, alpha
     cmap: object = "viridis" if colors.categories is None else dict(colors.categories)
     tooltips = [(name, f"@{{{name}}}{{0.00}}" if name in _UNIT else f"@{{{name}}}") for name in ("modality", *told)]
     style: dict[str, object] = {"color": colors.column, "cmap": cmap, "alpha": alpha, "show_legend": False}
-    if colors.categories is None:
+    paint: dict[str, object] = {}
+    if colors.categories is not None:
+        # given by name matplotlib would draw a second legend, of the categories that happen to be there
+        paint = {"color": hv.dim(colors.column).categorize(dict(colors.categories), MISSING)}
+    else:
         style |= {"clim": colors.limits, "clipping_colors": {"NaN": MISSING}}
     return both(
         points,
         bokeh={**style, "size": size, "line_color": None, "hover_tooltips": tooltips, "nonselection_alpha": alpha,
                "selection_alpha": alpha, "muted_alpha": alpha},
-        mpl={**style, "s": size**2 / 2, "linewidth": 0},
+        mpl={**style, **paint, "s": size**2 / 2, "linewidth": 0},
     )  # fmt: skip
 
 
@@ -130,7 +134,7 @@ def pair_ends(frame: pd.DataFrame) -> pd.DataFrame:
     """
     unique = frame.drop_duplicates(["row", "modality"])
     parts = [rows.set_index("row")[["x", "y"]] for _, rows in unique.groupby("modality", sort=True)]
-    lines = [a.join(b, how="inner", lsuffix="0", rsuffix="1") for a, b in combinations(parts, 2)]
+    lines = [a.merge(b, left_index=True, right_index=True, suffixes=("0", "1")) for a, b in combinations(parts, 2)]
     ends = pd.concat(lines) if lines else pd.DataFrame(columns=["x0", "y0", "x1", "y1"], dtype=float)
     return ends[["x0", "y0", "x1", "y1"]]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from labkit.stats import Interval, bootstrap_interval, crossed_bootstrap, jackknife_interval, seed_interval
-from labkit.stats.resampling import cell_sums, crossed_means, weight_blocks
+from labkit.stats.resampling import cell_sums, crossed_means, resampled_medians, weight_blocks
 
 SIMULATIONS = 300
 STANDARD_ERROR = np.sqrt(0.95 * 0.05 / SIMULATIONS)
@@ -49,6 +49,55 @@ def test_bootstrap_over_groups_is_that_of_scipy_on_ratios() -> None:
     assert (ours.n, ours.n_groups) == (len(x), 40)
     alone = bootstrap_interval(x)
     assert ours.high - ours.low > 1.4 * (alone.high - alone.low), "points of a group are not independent"
+
+
+def test_bootstrap_of_a_median_is_that_of_scipy() -> None:
+    x = np.random.default_rng(0).exponential(size=81)
+    ours = bootstrap_interval(x, statistic="median", n_resamples=20_000)
+    theirs = stats.bootstrap((x,), np.median, n_resamples=20_000, method="percentile", rng=1).confidence_interval
+    assert ours.value == np.median(x)
+    assert [ours.low, ours.high] == pytest.approx(list(theirs), abs=0.02 * x.std())
+
+
+@pytest.mark.parametrize("n_groups", [7, 8])
+def test_resampled_medians_are_those_of_the_repeated_values(n_groups: int) -> None:
+    rng = np.random.default_rng(0)
+    groups = np.array([f"g{i}" for i in rng.integers(n_groups, size=30)] + [f"g{i}" for i in range(n_groups)])
+    x = rng.integers(0, 9, size=len(groups)).astype(float)
+    weights = np.concatenate(list(weight_blocks(n_groups, 200, seed=1)))
+    names = np.unique(groups)
+    expected = [
+        np.median(np.concatenate([np.repeat(x[groups == g], int(w)) for g, w in zip(names, row, strict=True)]))
+        for row in weights
+    ]
+    assert resampled_medians(x, groups, weights) == pytest.approx(expected)
+    whole = bootstrap_interval(x, groups, statistic="median", n_resamples=200, seed=1)
+    assert ends(whole) == pytest.approx([np.median(x), *np.quantile(expected, [0.025, 0.975])])
+
+
+def test_many_values_are_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, groups = np.random.default_rng(0).normal(size=90), np.arange(90) // 3
+    weights = np.concatenate(list(weight_blocks(30, 50, seed=0)))
+    whole = resampled_medians(x, groups, weights)
+    monkeypatch.setattr("labkit.stats.resampling._BLOCK", 90 * 7)
+    assert (resampled_medians(x, groups, weights) == whole).all()
+
+
+def test_coverage_of_the_bootstrap_of_a_grouped_median() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.arange(120) // 2
+    hits = [
+        covers(bootstrap_interval(rng.normal(size=60)[groups], groups, statistic="median", n_resamples=400))
+        for _ in range(SIMULATIONS)
+    ]
+    assert np.mean(hits) == pytest.approx(0.95, abs=4 * STANDARD_ERROR)
+
+
+def test_nan_is_left_out_of_the_median() -> None:
+    x = np.array([1.0, np.nan, 3.0, 8.0, 4.0])
+    interval = bootstrap_interval(x, statistic="median")
+    assert (interval.value, interval.n) == (3.5, 4)
+    assert ends(interval) == ends(bootstrap_interval(x[~np.isnan(x)], statistic="median"))
 
 
 def test_weights_are_multinomial_and_come_in_blocks() -> None:

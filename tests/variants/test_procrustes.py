@@ -72,6 +72,21 @@ def test_the_residual_never_rises_with_the_iterations():
     assert found[0] < unturned
 
 
+def test_no_rotation_of_a_modality_brings_it_nearer_to_the_consensus():
+    """At the optimum (A_m Q_m)^T G is symmetric and positive, G being the mean over what each sample has."""
+    generator = torch.Generator().manual_seed(0)
+    present = {m: torch.rand(60, generator=generator) > 0.4 for m in "abc"}
+    z = cloud()
+    scores = {m: (z @ rotation(6, i) + cloud(seed=i + 1)) * present[m][:, None] for i, m in enumerate("abc")}
+    q = generalized_procrustes(scores, present, iterations=5000)
+    rotated = {m: a @ q[m] for m, a in scores.items()}
+    consensus = sum(rotated.values()) / sum(p.double() for p in present.values()).clamp(min=1)[:, None]
+    for m in "abc":
+        gain = rotated[m].T @ consensus
+        assert gain.allclose(gain.T, atol=1e-3 * float(gain.norm()))
+        assert torch.linalg.eigvalsh(gain + gain.T).min() > -1e-3
+
+
 def test_rotated_copies_coincide_in_the_shared_space(shared_latent):
     data = shared_latent(80)
     turned = data.z["image"] @ rotation(20, 5).float() * 7 + 2

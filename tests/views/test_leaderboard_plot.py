@@ -12,8 +12,9 @@ from labkit import views
 def board() -> pd.DataFrame:
     return pd.DataFrame(
         {
-            "rank": [1, 2, 3], "variant": ["clip", "cca", "identity"], "value": [0.5, 0.4, 0.1], "low": [0.4, 0.3, np.nan],
-            "high": [0.6, 0.5, np.nan], "interval": ["95% t over 3 seeds", "95% t over 3 seeds", "none: 1 seed"],
+            "rank": [1, 2, 3], "variant": ["clip", "cca", "identity"], "value": [0.5, 0.4, 0.1],
+            "low": [0.4, 0.3, np.nan], "high": [0.6, 0.5, np.nan],
+            "interval": ["95% t over 3 seeds", "95% t over 3 seeds", "none: 1 seed"],
             "seeds": [3, 3, 1], "n": [40, 41, 40], "chance": 0.08, "higher_is_better": True,
         }
     )  # fmt: skip

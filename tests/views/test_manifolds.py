@@ -4,6 +4,8 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.legend import Legend
 
 from labkit import views
 from labkit.views import manifolds
@@ -99,3 +101,14 @@ def test_large_maps_are_rasterized(points, projection, monkeypatch, color):
     drawn = views.manifold(points, projection, color=color)
     assert any(isinstance(layer, hv.DynamicMap) for layer in drawn.data.values()) or isinstance(drawn, hv.DynamicMap)
     hv.render(drawn, backend="bokeh")
+
+
+def test_matplotlib_paints_categories_and_lists_them_once(points, projection):
+    drawn = views.manifold(points, projection, color="label", modality="text")
+    axes = hv.render(drawn, backend="matplotlib").axes[0]
+    wanted = views.category_colors(points["label"])
+    painted = [to_hex(c) for c in axes.collections[0].get_facecolors()]
+    shown = points.set_index("key")["label"].loc[list("dcba")]
+    assert sorted(painted) == sorted(wanted[label] for label in shown)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["cat", "dog", "other"]
+    assert not [artist for artist in axes.artists if isinstance(artist, Legend)]
