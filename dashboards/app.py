@@ -46,10 +46,10 @@ class App(param.Parameterized):
         self._states = pn.pane.HTML("", margin=(18, 8))
         self._read()
         self._ask(query or {})
-        pages = (self.manifolds, self.robustness, self.runs)
-        self._tabs = pn.Tabs(
-            *zip(PAGES, (p.view for p in pages), strict=True), dynamic=True, active=PAGES.index(self.page)
-        )
+        self._views = dict(zip(PAGES, (p.view for p in (self.manifolds, self.robustness, self.runs)), strict=True))
+        # a page is put into its tab once it is drawn: what changes while the browser builds it may get lost
+        self._places = {name: pn.Column(sizing_mode="stretch_width") for name in PAGES}
+        self._tabs = pn.Tabs(*self._places.items(), active=PAGES.index(self.page))
         self._tabs.param.watch(lambda event: self.param.update(page=PAGES[event.new]), "active")
         self._show()
         self.param.watch(self._show, ["run", "page"])
@@ -90,7 +90,8 @@ class App(param.Parameterized):
     def _newest(self, ready: pd.DataFrame) -> str:
         """The newest complete run of a trained variant; closed forms, which log no training, only if there is none."""
         ids = [str(i) for i in ready.sort_values("created", ascending=False)["id"]]
-        trained = (i for i in ids if (self.store.root / i / "log.jsonl").exists())
+        logs = ((i, self.store.root / i / "log.jsonl") for i in ids)
+        trained = (i for i, log in logs if log.exists() and log.stat().st_size)
         return next(trained, next(iter(ids), ""))
 
     def _ask(self, query: dict[str, str]) -> None:
@@ -127,6 +128,7 @@ class App(param.Parameterized):
                 self._draw()
             except StoreError as error:
                 self._message.objects = [parts.notice(str(error), warning=True)]
+            self._places[self.page].objects = [self._views[self.page]]
 
     def _draw(self) -> None:
         if self.page == "Runs":
@@ -141,9 +143,9 @@ class App(param.Parameterized):
             self.manifolds.show(contents.load(self.store, self.run))
 
     def _template(self) -> Any:
-        again = pn.widgets.Button(name="Reload runs", width=110, margin=(23, 5))
+        again = pn.widgets.Button(label="Reload runs", width=110, margin=(23, 5))
         again.on_click(lambda _: self.refresh())
-        theme = pn.widgets.Button(name=f"{'Light' if self.dark else 'Dark'} theme", width=110)
+        theme = pn.widgets.Button(label=f"{'Light' if self.dark else 'Dark'} theme", width=110)
         theme.margin = (23, 5)
         theme.on_click(lambda _: self._retheme())
         picker = pn.widgets.Select.from_param(self.param["run"], width=430)

@@ -173,13 +173,11 @@ class ManifoldsPage(param.Parameterized):
         return io.StringIO(self.content.points.loc[self.selection.mask, ["key"]].to_csv(index=False))
 
     def _layout(self) -> pn.FlexBox:
-        clear = pn.widgets.Button(name="Clear selection")
-        undo = pn.widgets.Button(name="Undo")
+        clear = pn.widgets.Button(label="Clear selection")
+        undo = pn.widgets.Button(label="Undo")
         clear.on_click(lambda _: self.selection.clear())
         undo.on_click(lambda _: self.selection.undo())
-        save = pn.widgets.FileDownload(
-            callback=self._csv, filename="selection.csv", label="Selected keys (csv)", button_type="default"
-        )
+        save = pn.widgets.FileDownload(callback=self._csv, filename="selection.csv", label="Selected keys (csv)")
         own = self._controls({"projection": {}, "color": {}, "search": {"type": pn.widgets.TextInput}})
         near = self._controls({"space": {}, "k": {}})
         links = pn.Param(self.param["links"], margin=(8, 0))

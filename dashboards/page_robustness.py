@@ -15,10 +15,10 @@ class RobustnessPage:
 
     def __init__(self) -> None:
         self._curves = self._scores = pd.DataFrame()
-        self._metric = pn.widgets.Select(name="metric")
-        self._corruption = pn.widgets.Select(name="corruption")
-        self._corrupted = pn.widgets.Select(name="corrupted modality")
-        self._direction = pn.widgets.Select(name="direction")
+        self._metric = pn.widgets.Select(label="metric")
+        self._corruption = pn.widgets.Select(label="corruption")
+        self._corrupted = pn.widgets.Select(label="corrupted modality")
+        self._direction = pn.widgets.Select(label="direction")
         self._updating = False
         self._body = pn.Column(sizing_mode="stretch_width")
         controls = [self._metric, self._corruption, self._corrupted, self._direction]

@@ -18,9 +18,9 @@ class RunsPage:
 
     def __init__(self) -> None:
         self._runs: Comparison | None = None
-        self._metric = pn.widgets.Select(name="metric")
-        self._direction = pn.widgets.Select(name="direction")
-        self._baseline = pn.widgets.Select(name="baseline", description="Variant that the others are compared with.")
+        self._metric = pn.widgets.Select(label="metric")
+        self._direction = pn.widgets.Select(label="direction")
+        self._baseline = pn.widgets.Select(label="baseline", description="Variant that the others are compared with.")
         self._updating = False
         self._board = pn.Column(sizing_mode="stretch_width")
         self._all = pn.Column(sizing_mode="stretch_width")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -161,7 +162,7 @@ def run(study: Study, *, root: Path | str | None = None, jobs: int | None = None
     # every notebook is one thread wide: as many run side by side as there are cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     bar = tqdm(total=len(configs), initial=len(outcomes), desc=study.name, unit="run")
-    with bar, ThreadPoolExecutor(max_workers=jobs or os.cpu_count() or 1) as pool:
+    with bar, ThreadPoolExecutor(max_workers=jobs or joblib.cpu_count()) as pool:
         futures = [pool.submit(_execute, store, c, rerun) for c in configs if c.run_id not in outcomes]
         try:
             for future in as_completed(futures):

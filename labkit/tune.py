@@ -1,8 +1,8 @@
 """Tuning: the same random search, with the same budget, for every variant.
 
-Each trial draws the variant's own hyper-parameters (its `search`) and, where it is trained, those of the optimizer. It
-is scored by validation recall@10, averaged over directions and seeds; the test samples are never touched. Every trial is
-recorded, so that the choice can be checked.
+Each trial draws the variant's own hyper-parameters (its `search`) and, where it is trained, those of the optimizer.
+It is scored by validation recall@10, averaged over directions and seeds; the test samples are never touched. Every
+trial is recorded, so that the choice can be checked.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -54,7 +55,7 @@ def tune(study: Study, *, trials: int, jobs: int | None = None, only: tuple[str,
     names = dict.fromkeys(only or (cell.variant for cell in study.variants))
     drawn = [trial for name in names for trial in draw(name, trials)]
     os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(max_workers=jobs or os.cpu_count()) as pool:
+    with ProcessPoolExecutor(max_workers=jobs or joblib.cpu_count()) as pool:
         scores = list(
             tqdm(pool.map(_score, [study] * len(drawn), drawn), total=len(drawn), desc="tuning", unit="trial")
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from threadpoolctl import threadpool_limits
 
 from labkit.config import EvaluationConfig, RunConfig, TrainingConfig
 from labkit.run import execute
@@ -21,14 +24,18 @@ def runs_root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     measured = EvaluationConfig(corruptions=("feature_noise",), bootstrap=100)
     plain = EvaluationConfig(corruptions=(), bootstrap=100)
-    execute(RunConfig(variant="clip", training=TrainingConfig(epochs=2), evaluation=plain), root=root, device="cpu")
-    for variant in ("cca", "procrustes"):
-        for seed in (0, 1):
-            execute(RunConfig(variant=variant, seed=seed, evaluation=measured), root=root, device="cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # small matrices: many threads on a busy machine are many times slower
+    with threadpool_limits(1):
+        execute(RunConfig(variant="clip", training=TrainingConfig(epochs=2), evaluation=plain), root=root, device="cpu")
+        for variant in ("cca", "procrustes"):
+            for seed in (0, 1):
+                execute(RunConfig(variant=variant, seed=seed, evaluation=measured), root=root, device="cpu")
+    torch.set_num_threads(threads)
     return root
 
 
-def hostile_run(root: Path, *, n: int = 12, projected: bool = True) -> Run:
+def make_hostile(root: Path, *, n: int = 12, projected: bool = True) -> Run:
     """A complete run with markup in keys, captions and labels, an item outside the data folder and one that is gone."""
     data = root / "data"
     data.mkdir(parents=True, exist_ok=True)
@@ -64,15 +71,26 @@ def hostile_run(root: Path, *, n: int = 12, projected: bool = True) -> Run:
     return run
 
 
-def failed_run(root: Path) -> Run:
+def make_failed(root: Path) -> Run:
     """A run that failed with a hostile message."""
     run = Store(root).create("broken-s0", name="broken", variant="broken", config={}, seed=0, data_root=str(root))
     run.fail(f"ValueError: {HOSTILE}")
     return run
 
 
-@pytest.fixture
-def hostile_root(tmp_path: Path) -> Path:
-    hostile_run(tmp_path)
-    failed_run(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="session")
+def markup() -> str:
+    """What hostile runs have in all their texts."""
+    return HOSTILE
+
+
+@pytest.fixture(scope="session")
+def hostile_run() -> Callable[..., Run]:
+    """Makes a hostile run in a folder."""
+    return make_hostile
+
+
+@pytest.fixture(scope="session")
+def failed_run() -> Callable[[Path], Run]:
+    """Makes a failed run in a folder."""
+    return make_failed

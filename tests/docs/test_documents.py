@@ -62,3 +62,32 @@ def test_readme_lists_every_variant():
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert [v for v in VARIANTS.names() if f"| `{v}` |" not in text] == []
+
+
+def test_the_results_in_the_readme_are_the_committed_ones():
+    from labkit import results, stats
+
+    scores, fields = results.read("quickstart")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = {
+        line.split("|")[1].strip(" `"): line.split("|") for line in text.splitlines() if "], " in line or "] |" in line
+    }
+    for column, source in ((2, "image"), (3, "speech_fr")):
+        board = stats.leaderboard(scores, fields, metric="recall_at_10", source=source, target="text")
+        assert set(board["variant"]) == set(table)
+        for row in board.itertuples():
+            told = f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
+            assert table[str(row.variant)][column].strip() == told
+
+
+def test_the_study_uses_the_best_of_the_recorded_search():
+    import pandas as pd
+
+    from labkit import study, tune
+
+    recorded = pd.read_csv(ROOT / "results" / "tuning" / "quickstart.csv")
+    assert recorded.groupby("variant").size().nunique() == 1  # one budget
+    best = {cell.variant: cell for cell in tune.best(recorded)}
+    used = {cell.variant: cell for cell in study.load("quickstart").variants}
+    assert set(best) == set(used)
+    assert [v for v in used if v != "identity" and used[v] != best[v]] == []

@@ -1,0 +1,307 @@
+"""The whole app without a browser: real runs, hostile texts, empty and broken stores."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dashboards.app import App
+from dashboards.items import card, neighbors
+from dashboards.page_manifolds import COLORS
+from dashboards.page_robustness import wide
+from dashboards.parts import legend, notice, table
+from labkit import views
+from labkit.store import Run, Store
+from labkit.views import manifolds
+
+
+def texts(view) -> str:
+    """All HTML that a view would send, with what escapes it."""
+    found = [pane.object for pane in view.select() if isinstance(getattr(pane, "object", None), str)]
+    return "\n".join(found)
+
+
+def marks(page, title: str, name: str = "marks") -> dict[str, np.ndarray]:
+    """Data of the marks drawn in the map whose title begins with `title`."""
+    figure = next(f for f in page.figures if f.title.text.startswith(title))
+    return {k: np.asarray(v) for k, v in figure.select_one({"name": name}).data_source.data.items()}
+
+
+@pytest.fixture
+def app(runs_root):
+    return drawn(App(Store(runs_root)))
+
+
+def drawn(app: App) -> App:
+    """The app with its figures made, as when a browser looks."""
+    root = app.manifolds.view.get_root()
+    app.manifolds.figures = [m for m in root.references() if type(m).__name__ == "figure"]
+    return app
+
+
+def test_the_newest_trained_run_is_shown_first(app):
+    assert app.run.startswith("clip-s0")
+    assert "5 complete" in app._states.object
+    assert len(app.param["run"].objects) == 5
+    assert app.state == {
+        "run": app.run, "page": "Manifolds", "color": "modality", "projection": "pca", "theme": "default",
+    }  # fmt: skip
+
+
+def test_a_lasso_in_one_map_marks_the_partners_in_all(app):
+    page = app.manifolds
+    projection = page.content.run.projection("pca")
+    texts_at = projection[projection["modality"] == "text"]
+    middle = texts_at[["x", "y"]].median().to_numpy()
+    half = texts_at[["x", "y"]].std().to_numpy() / 2
+    corners = middle + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
+    page._panes["text"].lasso.event(geometry=corners)
+    inside = (np.abs(texts_at[["x", "y"]].to_numpy() - middle) < half).all(axis=1)
+    wanted = set(texts_at["key"][inside])
+    assert 10 < len(wanted) < 900
+    assert set(page.content.points["key"][page.selection.mask]) == wanted
+    for modality in page.content.modalities:
+        there = projection[(projection["modality"] == modality) & projection["key"].isin(wanted)]
+        assert sorted(marks(page, modality)["x"].tolist()) == sorted(there["x"].tolist())
+    links = marks(page, "all", "links")
+    counted = projection[projection["key"].isin(wanted)].groupby("key").size()
+    assert len(links["x0"]) == int((counted * (counted - 1) // 2).sum())
+    keys = pd.read_csv(page._csv())["key"]
+    assert set(keys) == wanted
+
+
+def test_a_box_selects_and_an_empty_one_selects_nothing(app):
+    page = app.manifolds
+    projection = page.content.run.projection("pca")
+    low, high = projection[["x", "y"]].min().to_numpy(), projection[["x", "y"]].max().to_numpy()
+    page._panes["all modalities"].box.event(bounds=(*(low - 1), *(high + 1)))
+    assert page.selection.mask.all()
+    page._panes["image"].box.event(bounds=(*(high + 1), *(high + 2)))
+    assert not page.selection.mask.any()
+    page.selection.undo()
+    assert page.selection.mask.all()
+
+
+def test_a_click_finds_the_nearest_point_and_nothing_far_away(app):
+    page = app.manifolds
+    projection = page.content.run.projection("pca")
+    images = projection[projection["modality"] == "image"].reset_index(drop=True)
+    at = images[["x", "y"]].to_numpy()[40]
+    page._panes["image"].tap.event(x=at[0], y=at[1])
+    nearest = images["key"][np.hypot(*(images[["x", "y"]].to_numpy() - at).T).argmin()]
+    assert page.content.points["key"][page.selection.focus] == nearest
+    assert html.escape(nearest) in page._card.object
+    far = images[["x", "y"]].max().to_numpy() * 3
+    page._panes["image"].tap.event(x=far[0], y=far[1])
+    assert page.content.points["key"][page.selection.focus] == nearest
+    assert len(marks(page, "image", "star")["x"]) == 1
+
+
+def test_search_selects_captions_and_is_literal(app):
+    page = app.manifolds
+    page.search = "penguin"
+    captions = page.content.points["caption"]
+    assert set(captions[page.selection.mask]) == set(captions[captions.str.lower().str.contains("penguin")])
+    page.search = ".*"
+    assert not page.selection.mask.any()
+
+
+@pytest.mark.parametrize("color", COLORS)
+def test_every_color_draws_or_says_why_not(app, color):
+    app.manifolds.color = color
+    assert len(app.manifolds._panes) == 4
+    assert app.manifolds._legend.object
+    drawn(app)
+
+
+def test_pages_are_drawn_when_somebody_looks(app):
+    assert not app.robustness._body.objects
+    app.page = "Robustness"
+    numbers = app.robustness._body.objects[-1].value
+    assert set(numbers["variant"]) == {"cca", "procrustes"}
+    app.page = "Runs"
+    board = app.runs._board.objects[1].value
+    stored = app.store.scores()
+    where = "metric == 'recall_at_10' and source == 'image' and target == 'text' and corruption == 'none'"
+    means = stored.query(where).groupby("variant")["value"].mean()
+    np.testing.assert_allclose(board.set_index("variant")["value"].loc[means.index], means)
+    assert len(app.runs._all.objects[1].value) == 5
+
+
+def test_every_metric_and_direction_has_a_leaderboard(app):
+    app.page = "Runs"
+    for metric in app.runs._metric.options.values():
+        app.runs._metric.value = metric
+        for direction in app.runs._direction.options.values():
+            app.runs._direction.value = direction
+            assert len(app.runs._board.objects[1].value) == 3, (metric, direction)
+
+
+def test_the_url_brings_everything_back(runs_root):
+    known = [run.id for run in Store(runs_root).runs()]
+    asked = {"run": known[2], "page": "Runs", "color": "split", "projection": "pca", "theme": "dark"}
+    assert App(Store(runs_root), query=asked).state == asked
+    other = App(Store(runs_root), query={"run": "nosuch", "page": "Nowhere", "color": "pink", "projection": "umap"})
+    assert other.state["page"] == "Manifolds"
+    assert other.state["color"] == "modality"
+    assert other.state["projection"] == "pca"
+    assert "no run" in texts(other._message)
+    assert f"labkit project {other.run}" in texts(other.manifolds._message)
+
+
+def test_an_empty_store_says_what_to_run(tmp_path, hostile_run):
+    app = App(Store(tmp_path / "none"))
+    assert "make demo" in texts(app._message)
+    for page in ("Robustness", "Runs"):
+        app.page = page
+    assert "make demo" in texts(app.runs.view)
+    hostile_run(tmp_path / "none")
+    app.refresh()
+    assert app.run == "hostile-s0"
+
+
+def test_a_failed_run_alone_is_told_and_escaped(tmp_path, failed_run, markup):
+    failed_run(tmp_path)
+    app = App(Store(tmp_path), query={"run": "broken-s0"})
+    app.page = "Runs"
+    told = texts(app._message) + texts(app.runs.view)
+    assert "1 failed" in app._states.object
+    assert html.escape(markup) in told
+    assert "<script" not in told
+    assert "<img src=x" not in told
+
+
+def test_an_interrupted_run_is_not_called_running(tmp_path):
+    run = Store(tmp_path).create("dead-s0", name="d", variant="d", config={}, seed=0, data_root=".")
+    run._claim.release(force=True)
+    assert "1 interrupted" in App(Store(tmp_path))._states.object
+
+
+def test_a_run_without_projection_names_the_command(tmp_path, hostile_run):
+    hostile_run(tmp_path, projected=False)
+    app = App(Store(tmp_path))
+    assert "<code>labkit project hostile-s0</code>" in texts(app.manifolds._maps)
+    app.page = "Robustness"
+    assert "not computed" in texts(app.robustness.view)
+    app.page = "Runs"
+    assert "No scores yet" in texts(app.runs.view)
+
+
+def test_missing_vectors_and_fields_are_told(tmp_path, hostile_run):
+    run = hostile_run(tmp_path)
+    (run.folder / "embeddings" / "text@final.npy").write_bytes(b"cut")
+    app = App(Store(tmp_path))
+    assert "truncated" in app.manifolds._numbers.object
+    app.manifolds.selection.focus = 1
+    assert "truncated" in app.manifolds._near.object
+    app.manifolds.color = "recall@10"
+    assert "not computed" in texts(app.manifolds._message)
+    (run.folder / "points.parquet").write_bytes(b"cut")
+    run.write_selection("some", [])  # the record changes, so the folder is read again
+    assert "truncated" in texts(App(Store(tmp_path))._message)
+
+
+def test_an_unreadable_folder_is_listed(tmp_path, hostile_run):
+    hostile_run(tmp_path)
+    (tmp_path / "later").mkdir()
+    (tmp_path / "later" / "run.json").write_text('{"schema": 99}')
+    app = App(Store(tmp_path), query={"page": "Runs"})
+    assert "schema 99" in texts(app.runs.view)
+
+
+def test_hostile_texts_are_escaped_everywhere(tmp_path, hostile_run, failed_run, markup):
+    hostile_run(tmp_path)
+    failed_run(tmp_path)
+    app = App(Store(tmp_path), query={"color": "label"})
+    page = app.manifolds
+    page.selection.select(np.arange(12))
+    page.selection.focus = 0
+    shown = texts(page.view)
+    assert html.escape(markup, quote=True) in shown
+    assert "<script" not in shown
+    assert "<img src=x" not in shown
+    app.page = "Runs"
+    listed = app.runs._all.objects[1]
+    assert set(listed.formatters[c]["type"] for c in ("id", "variant", "error")) == {"plaintext"}
+
+
+def test_items_come_from_the_data_folder_only(tmp_path, hostile_run, failed_run):
+    hostile_run(tmp_path)
+    failed_run(tmp_path)
+    content = App(Store(tmp_path)).manifolds.content
+    assert content is not None
+    for row in (0, 1):  # one leads out of the folder, the other is gone
+        assert "data:" not in card(content, row)
+        assert "data:" not in neighbors(content, row, step="final", k=5)
+
+
+def test_fifty_thousand_points_are_rasterized_and_can_be_selected(tmp_path):
+    n = manifolds.MAX_POINTS // 2 + 10
+    run = Store(tmp_path).create("large", name="l", variant="l", config={"data": 1}, seed=0, data_root=".")
+    keys = np.arange(n).astype(str)
+    items = {"image": None, "text": None, "present_image": True, "present_text": True}
+    run.write_points(pd.DataFrame({"key": keys, "split": "test", "group": np.arange(n), "label": "a", **items}))
+    rng = np.random.default_rng(0)
+    places = {m: rng.normal(size=(n, 2)) for m in ("image", "text")}
+    run.write_projection("pca", "final", pd.concat([
+        pd.DataFrame({"key": keys, "modality": m, "x": z[:, 0], "y": z[:, 1], "trust": 1.0}) for m, z in places.items()
+    ]))  # fmt: skip
+    for m, z in places.items():
+        run.write_embedding(m, "final", z)
+    run.complete()
+    page = drawn(App(Store(tmp_path))).manifolds
+    assert "at most 5000" in page._numbers.object
+    page._panes["all modalities"].box.event(bounds=(0, 0, 0.1, 0.1))
+    caught = [
+        ((z > 0) & (z < 0.1)).all(axis=1)
+        for z in (run.projection("pca").query("modality == @m")[["x", "y"]].to_numpy() for m in places)
+    ]
+    assert set(np.flatnonzero(page.selection.mask)) == set(np.flatnonzero(caught[0] | caught[1]))
+    assert len(marks(page, "image")["x"]) == int(page.selection.mask.sum())
+
+
+def test_notice_keeps_commands_and_escapes_the_rest():
+    shown = notice("`labkit x` & <b>").object
+    assert "<code>labkit x</code> &amp; &lt;b&gt;" in shown
+
+
+def test_table_shows_missing_as_nothing_and_texts_as_they_are(markup):
+    made = table(pd.DataFrame({"a": [markup, None], "b": [0.12345, np.nan], "c": [1, 2]}))
+    assert made.value["a"].tolist() == [markup, ""]
+    assert made.formatters["a"] == {"type": "plaintext"}
+    assert made.formatters["b"].format == "0.000"
+
+
+def test_legend_names_categories_and_counts_what_is_not_measured():
+    frame = pd.DataFrame({"label": ["<b>", "x", "x"], "value": [0.5, np.nan, np.nan]})
+    named = legend(manifolds.coloring(frame, "label"), "label", frame["label"])
+    assert "&lt;b&gt;" in named
+    assert "<b>" not in re.sub(r"<b style[^>]*>", "", named)
+    assert "not measured: 2 of 3" in legend(manifolds.coloring(frame, "value"), "value", frame["value"])
+
+
+def test_wide_table_holds_the_numbers_of_the_curves(runs_root):
+    scores = Store(runs_root).scores()
+    where = {"metric": "recall_at_10", "corruption": "feature_noise", "corrupted": "image"}
+    curves = views.curve_table(scores, **where, source="image", target="text")
+    board = wide(curves)
+    for row in curves.itertuples():
+        cell = board.set_index("variant").loc[row.variant, f"severity {int(row.severity)}"]
+        assert cell == f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
+    first = board["severity 0"].str.split().str[0].astype(float)
+    assert first.is_monotonic_decreasing
+
+
+def test_switching_runs_starts_the_selection_anew(app):
+    page = app.manifolds
+    page.selection.select(np.array([1, 2]))
+    page.selection.focus = 2
+    app.run = next(i for i in app.param["run"].objects if i != app.run)
+    assert isinstance(page.content.run, Run)
+    assert page.content.run.id == app.run
+    assert len(page.selection) == 0
+    assert page.selection.focus is None
