@@ -10,7 +10,7 @@ from dashboards.parts import notice, offer, table
 from labkit import views
 
 _DIFFERENCES = ["variant", "difference", "low", "high", "p", "p_holm", "effect_size", "seeds", "n", "kind"]
-_LISTED = ["id", "variant", "seed", "state", "n", "modalities", "created", "error"]
+_LISTED = ["id", "variant", "seed", "state", "n", "modalities", "created (UTC)", "error"]
 
 
 class RunsPage:
@@ -38,9 +38,11 @@ class RunsPage:
             problems: run folders that cannot be read, one sentence each.
         """
         self._runs = runs
+        created = listed["created"].str.slice(0, 16).str.replace("T", " ")
+        listed = listed.assign(**{"created (UTC)": created}).sort_values("created", ascending=False)
         self._all.objects = [
             pn.pane.Markdown(f"**All runs in this folder** ({len(listed)})"),
-            table(listed.sort_values("created", ascending=False)[_LISTED], page_size=15),
+            table(listed[_LISTED], page_size=15),
             *[notice(problem, warning=True) for problem in problems],
         ]
         self._changed()

@@ -28,7 +28,7 @@ def framed(overlay: Element, *, title: str, size: tuple[int, int], legend: str |
     """Title, size in pixels (100 to the inch in matplotlib) and legend of a finished drawing."""
     width, height = size
     side = {} if legend is None else {"legend_position": legend}
-    bokeh = {"width": width, "height": height, "title": title, "toolbar": "above", "shared_axes": False, **side}
+    bokeh = {"width": width, "height": height, "title": title, "toolbar": "right", "shared_axes": False, **side}
     fonts = {"title": 11, "labels": 10, "ticks": 9, "legend": 9}
     mpl = {
         "fig_inches": (width / 100, height / 100),

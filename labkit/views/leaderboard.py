@@ -39,9 +39,8 @@ def leaderboard_plot(table: pd.DataFrame, *, metric: str = "value", direction: s
     }
     overlay = both(hv.Overlay(parts), bokeh=axes, mpl=axes)
     kinds = " | ".join(dict.fromkeys(map(str, board["interval"])))
-    title = f"{words(metric)}{', ' if direction else ''}{direction}\n{_wrapped(kinds)}; n = {_span(board['n'])}"
-    if parts[0].label == "chance":
-        title += "; dashed: chance"
+    chance = "; dashed: chance" if parts[0].label == "chance" else ""
+    title = f"{words(metric)}{', ' if direction else ''}{direction}; n = {_span(board['n'])}{chance}\n{_wrapped(kinds)}"
     return framed(overlay, title=title, size=(680, 130 + 34 * len(board)))
 
 
