@@ -282,12 +282,22 @@ def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = 
     typer.echo("")
     if complete:
         _print_board(store, [r.id for r in complete], chosen)
-        typer.echo(f"\nruns:   {store.root}\nreport: {_write_report(chosen, root)}")
+        report = store.root / "report.html"
+        if not _is_current(report, chosen, complete):
+            report = _write_report(chosen, root)
+        typer.echo(f"\nruns:   {store.root}\nreport: {report}")
     if failed:
         typer.echo(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again:", err=True)
     for outcome in failed:
         typer.echo(f"  {outcome.run_id}: {outcome.error}", err=True)
     return failed
+
+
+def _is_current(report: Path, study: Study, complete: list[Any]) -> bool:
+    """Whether the report is of this study and newer than all its runs."""
+    if not report.is_file() or f"<title>labkit: {study.name}</title>" not in report.read_text(encoding="utf-8")[:1000]:
+        return False
+    return all(report.stat().st_mtime > (r.folder / "run.json").stat().st_mtime for r in complete)
 
 
 def _print_board(store: Any, ids: list[str], study: Study) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
@@ -111,8 +112,8 @@ class Embeddings:
         """The samples at `index` (integer array or boolean mask), in that order."""
         rows = np.arange(len(self))[np.asarray(index)]
         at = torch.as_tensor(rows, device=self.device)
-        return replace(
-            self,
+        sound = 0 < len(rows) == len(np.unique(rows))
+        return (self._with if sound else partial(replace, self))(
             key=self.key[rows],
             z={m: v[at] for m, v in self.z.items()},
             present={m: v[at] for m, v in self.present.items()},
@@ -129,11 +130,19 @@ class Embeddings:
         missing = [m for m in modalities if m not in self.z]
         if missing:
             raise ValueError(f"no modality {missing} in these embeddings; they have {list(self.z)}")
-        return replace(self, z={m: self.z[m] for m in modalities}, present={m: self.present[m] for m in modalities})
+        chosen = {"z": {m: self.z[m] for m in modalities}, "present": {m: self.present[m] for m in modalities}}
+        return (self._with if modalities else partial(replace, self))(**chosen)
 
     def with_z(self, z: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Embeddings:
         """The same samples with other vectors (and masks)."""
         return replace(self, z=dict(z), present=dict(self.present if present is None else present))
+
+    def _with(self, **changes: Any) -> Embeddings:
+        """A copy with parts of what was checked before: training and jackknives take thousands."""
+        made = object.__new__(Embeddings)
+        for name in self.__dataclass_fields__:
+            object.__setattr__(made, name, changes.get(name, getattr(self, name)))
+        return made
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Embeddings:
         """Copy on `device`, vectors in `dtype`."""

@@ -365,3 +365,19 @@ def test_export_and_read_again(
         results.read("mine", metric="mrr")
     with pytest.raises(ValueError, match="no complete runs in"):
         results.read("mine", runs=tmp_path / "empty")
+
+
+def test_a_report_is_written_again_only_when_it_is_old(small_runs, tmp_path):
+    from labkit import report
+    from labkit.cli import _is_current
+    from labkit.study import Study
+
+    complete = [run for run in small_runs.runs() if run.status == "complete"]
+    study, other = (Study(name=name, variants=({"variant": "cca"},), seeds=(0,)) for name in ("mine", "yours"))
+    path = tmp_path / "report.html"
+    assert not _is_current(path, study, complete)
+    report.write(small_runs, [run.id for run in complete], title="mine", path=path)
+    assert _is_current(path, study, complete)
+    assert not _is_current(path, other, complete)
+    os.utime(path, (0, 0))
+    assert not _is_current(path, study, complete)

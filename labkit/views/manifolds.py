@@ -10,11 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-import datashader as ds
 import holoviews as hv
 import numpy as np
 import pandas as pd
-from holoviews.operation.datashader import rasterize
 
 from ._style import both, framed, words
 from .colors import MISSING, category_colors, modality_colors
@@ -119,11 +117,14 @@ def points_of(frame: pd.DataFrame, colors: Coloring, *, size: float = 5.0, alpha
 
 def rasterized(points: hv.Points, colors: Coloring) -> hv.DynamicMap:
     """Points shaded by datashader: mean of a number, or mixture of categories, per pixel."""
+    import datashader as ds  # compiles, and most maps are small
+    from holoviews.operation.datashader import rasterize, shade
+
     if colors.categories is None:
         mean = rasterize(points, aggregator=ds.mean(colors.column))
         return mean.opts(cmap="viridis", clim=colors.limits, backend="bokeh")
     counts = rasterize(points, aggregator=ds.by(colors.column, ds.count()))
-    return hv.operation.datashader.shade(counts, color_key=dict(colors.categories), min_alpha=80)
+    return shade(counts, color_key=dict(colors.categories), min_alpha=80)
 
 
 def pair_ends(frame: pd.DataFrame) -> pd.DataFrame:
