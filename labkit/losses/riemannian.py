@@ -50,8 +50,7 @@ def rma_isometric(
     """
     check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
-    neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y
+    neighbors_x, neighbors_y = _neighbor_sets((x, neighbors_x), (y, neighbors_y), k)
 
     across = chord_distances(x, y)
     from_x = (chord_distances(x, x) - across).gather(1, neighbors_x)
@@ -88,8 +87,15 @@ def rc(
     """
     check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
-    neighbors_x = knn(x, k) if neighbors_x is None else neighbors_x
-    neighbors_y = knn(y, k) if neighbors_y is None else neighbors_y
+    neighbors_x, neighbors_y = _neighbor_sets((x, neighbors_x), (y, neighbors_y), k)
     d_x, d_y = sphere_distances(x, x), sphere_distances(y, y)
     stress = (d_x / d_x.mean() - d_y / d_y.mean()).square()
     return (stress.gather(1, neighbors_x).mean() + stress.gather(1, neighbors_y).mean()) / 2
+
+
+def _neighbor_sets(
+    first: tuple[Tensor, Tensor | None], second: tuple[Tensor, Tensor | None], k: int
+) -> tuple[Tensor, Tensor]:
+    """The neighbor sets that were given, looked up among the rows where they were not."""
+    (x, given_x), (y, given_y) = first, second
+    return knn(x, k) if given_x is None else given_x, knn(y, k) if given_y is None else given_y
