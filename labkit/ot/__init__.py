@@ -14,16 +14,55 @@ and scipy only.
 from labkit.ot.cost import CostMatrix, PointCloud
 from labkit.ot.coupling import Coupling, NotConvergedWarning, TopMasses
 from labkit.ot.divergence import sinkhorn_divergence
-from labkit.ot.gromov import gromov_wasserstein
+from labkit.ot.exact import ExactCoupling, exact
+from labkit.ot.function import CostFunction
+from labkit.ot.flow import gradient_flow
+from labkit.ot.gromov import (
+    CoOptimalCoupling,
+    GromovCoupling,
+    InnerProduct,
+    LowerBounds,
+    co_optimal_transport,
+    gromov_lower_bounds,
+    gromov_wasserstein,
+    partial_gromov_wasserstein,
+    semirelaxed_gromov_wasserstein,
+    unbalanced_gromov_wasserstein,
+)
+from labkit.ot.partial import partial_sinkhorn
+from labkit.ot.restricted import Restricted
+from labkit.ot.rounding import round_to_marginals, round_to_permutation
 from labkit.ot.sinkhorn import sinkhorn
+from labkit.ot.sliced import SlicedWasserstein, sliced_wasserstein
+from labkit.ot.streamed_coupling import StreamedCoupling
 
 __all__ = [
+    "CoOptimalCoupling",
+    "CostFunction",
     "CostMatrix",
     "Coupling",
+    "ExactCoupling",
+    "GromovCoupling",
+    "InnerProduct",
+    "LowerBounds",
     "NotConvergedWarning",
     "PointCloud",
+    "Restricted",
+    "SlicedWasserstein",
+    "StreamedCoupling",
     "TopMasses",
+    "co_optimal_transport",
+    "exact",
+    "gradient_flow",
+    "gromov_lower_bounds",
     "gromov_wasserstein",
+    "partial_gromov_wasserstein",
+    "partial_sinkhorn",
+    "round_to_marginals",
+    "round_to_permutation",
+    "semirelaxed_gromov_wasserstein",
     "sinkhorn",
     "sinkhorn_divergence",
+    "sliced_wasserstein",
+    "unbalanced_gromov_wasserstein",
 ]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labkit.ot.cost import Geometry, require_finite
+from labkit.ot.cost import Geometry, require_finite, require_floating
+from labkit.ot.restricted import Restricted
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -60,7 +61,7 @@ class Problem:
     """One checked problem (or a batch of them), in scaled units and without gradients.
 
     Attributes:
-        cost: C / scale.
+        cost: C / scale; +inf where a pair is forbidden.
         a: Source weights, b: target weights, both with the batch dimensions of the cost.
         epsilon: Relative to the scaled cost.
         scale: Divisor of the cost, one per problem of the batch.
@@ -68,6 +69,7 @@ class Problem:
         symmetric: Same points, weights and strengths on both sides.
         absent: Whether some weight is zero. Costs of such points are replaced by the least cost between points
             with mass: their own could overflow in potentials that nothing depends on.
+        restricted: Whether some pairs are forbidden.
     """
 
     cost: Float[Tensor, "*batch n m"]
@@ -79,6 +81,31 @@ class Problem:
     rho_b: float
     symmetric: bool
     absent: bool
+    restricted: bool = False
+
+    def mean_cost(self, plan: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch"]:
+        """<C, P> in scaled units, where a forbidden pair without mass costs nothing."""
+        return inner_product(self.cost, plan, self.restricted)
+
+
+def inner_product(cost: Tensor, plan: Tensor, restricted: bool) -> Tensor:
+    """<C, P>, with inf * 0 = 0 at forbidden pairs."""
+    product = cost * plan
+    return (torch.where(plan > 0, product, 0.0) if restricted else product).sum((-2, -1))
+
+
+def settle(geometry: Geometry, a: Tensor | None, b: Tensor | None, *, balanced: bool) -> Geometry:
+    """The geometry with its fixed pairs worked out for these weights; itself if it has none.
+
+    Raises:
+        ValueError: The weights are not usable, or no plan has them as marginals.
+    """
+    if not isinstance(geometry, Restricted):
+        return geometry
+    like = torch.empty((), dtype=geometry.dtype, device=geometry.device)
+    *batch, n, m = geometry.shape
+    a, b = check_weights(a, (*batch, n), like, "a"), check_weights(b, (*batch, m), like, "b")
+    return geometry.settled(a, match_mass(a, b) if balanced else b, balanced)
 
 
 def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor | None, settings: Settings) -> Problem:
@@ -92,7 +119,8 @@ def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor |
     b = check_weights(b, (*cost.shape[:-2], cost.shape[-1]), cost, "b")
     if settings.tau_a == settings.tau_b == 1:
         b = match_mass(a, b)
-    scale = cost_scale(cost, a, b, settings.scale_cost)
+    forbidden = geometry.mask if isinstance(geometry, Restricted) else None
+    scale = cost_scale(cost, a, b, settings.scale_cost, forbidden)
     absent = not bool((a > 0).all() and (b > 0).all())
     if absent:
         massive = (a > 0)[..., :, None] & (b > 0)[..., None, :]
@@ -104,14 +132,16 @@ def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor |
         b=b,
         epsilon=float(settings.epsilon),
         scale=scale,
-        rho_a=_strength(settings.tau_a, settings.epsilon),
-        rho_b=_strength(settings.tau_b, settings.epsilon),
+        rho_a=strength(settings.tau_a, settings.epsilon),
+        rho_b=strength(settings.tau_b, settings.epsilon),
         symmetric=symmetric,
         absent=absent,
+        restricted=forbidden is not None,
     )
 
 
-def _strength(tau: float, epsilon: float) -> float:
+def strength(tau: float, epsilon: float) -> float:
+    """rho of a marginal that is relaxed by tau = rho / (rho + epsilon); infinite for tau = 1."""
     return math.inf if tau == 1 else epsilon * tau / (1 - tau)
 
 
@@ -123,9 +153,10 @@ def check_weights(weights: Tensor | None, shape: tuple[int, ...], like: Tensor, 
     """
     if weights is None:
         return like.new_full(shape, 1 / shape[-1])
-    require_finite(weights, f"the weights {name}")
+    require_floating(weights, f"the weights {name}")
     if weights.device != like.device:
         raise ValueError(f"the weights {name} are on {weights.device}, the cost on {like.device}: move them.")
+    require_finite(weights, f"the weights {name}")
     if weights.ndim == 0 or weights.shape[-1] != shape[-1]:
         raise ValueError(f"the weights {name} have shape {tuple(weights.shape)}, expected {tuple(shape)}.")
     weights = weights.detach().to(like.dtype)
@@ -158,21 +189,25 @@ def match_mass(a: Tensor, b: Tensor) -> Tensor:
     return b * (mass_a / mass_b)[..., None]
 
 
-def cost_scale(cost: Tensor, a: Tensor, b: Tensor, scale_cost: Scale) -> Float[Tensor, "*batch"]:
+def cost_scale(
+    cost: Tensor, a: Tensor, b: Tensor, scale_cost: Scale, forbidden: Tensor | None = None
+) -> Float[Tensor, "*batch"]:
     """Divisor of the cost: its mean under a b^T, its maximum over points with mass, or the given number.
 
-    Points of weight zero have no influence on either. A cost that is zero everywhere is left as it is.
+    Points of weight zero and forbidden pairs have no influence on either. A cost that is zero everywhere is left as
+    it is.
 
     Raises:
         ValueError: An unknown name, or a scale that is negative or not finite.
     """
     if isinstance(scale_cost, str):
         if scale_cost == "mean":
-            share_a, share_b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-            scale = (share_a * (cost @ share_b[..., None])[..., 0]).sum(-1)
+            scale = _mean(cost, a, b, forbidden)
         elif scale_cost == "max":
-            massive = (a > 0)[..., :, None] & (b > 0)[..., None, :]
-            scale = torch.where(massive, cost, -math.inf).amax((-2, -1))
+            counts = (a > 0)[..., :, None] & (b > 0)[..., None, :]
+            if forbidden is not None:
+                counts = counts & ~forbidden
+            scale = torch.where(counts, cost, -math.inf).amax((-2, -1))
         else:
             raise ValueError(f"scale_cost={scale_cost!r} is unknown, expected 'mean', 'max', a number or None.")
         if (scale < 0).any() or not torch.isfinite(scale).all():
@@ -185,3 +220,11 @@ def cost_scale(cost: Tensor, a: Tensor, b: Tensor, scale_cost: Scale) -> Float[T
     if not (torch.isfinite(scale).all() and (scale > 0).all()):
         raise ValueError(f"scale_cost={scale_cost} must be positive and finite: costs are divided by it.")
     return scale.broadcast_to(cost.shape[:-2])
+
+
+def _mean(cost: Tensor, a: Tensor, b: Tensor, forbidden: Tensor | None) -> Tensor:
+    share_a, share_b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
+    if forbidden is None:
+        return (share_a * (cost @ share_b[..., None])[..., 0]).sum(-1)
+    total = (share_a * (cost.masked_fill(forbidden, 0.0) @ share_b[..., None])[..., 0]).sum(-1)
+    return total / (share_a * ((~forbidden).to(cost) @ share_b[..., None])[..., 0]).sum(-1)

@@ -15,9 +15,12 @@ from .curves import curve_table, robustness_curves, training_curve
 from .leaderboard import leaderboard_plot
 from .manifolds import manifold, manifold_frame, pair_links
 from .pictures import contact_sheet, coupling_matrix, thumbnail_map
+from .transport import against_size, clouds, plan_lines
 
 __all__ = [
+    "against_size",
     "category_colors",
+    "clouds",
     "contact_sheet",
     "coupling_matrix",
     "curve_table",
@@ -26,6 +29,7 @@ __all__ = [
     "manifold_frame",
     "modality_colors",
     "pair_links",
+    "plan_lines",
     "robustness_curves",
     "thumbnail_map",
     "training_curve",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy.spatial.distance import cdist
 
 from labkit import ot
+
+COSTS = ["sqeuclidean", "euclidean", "cosine", "geodesic"]
 
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
@@ -16,7 +20,7 @@ def test_costs_agree_with_scipy(make_clouds, cost):
     torch.testing.assert_close(ot.PointCloud(x, y, cost).matrix(), expected)
 
 
-@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("cost", COSTS)
 def test_batches_are_loops(make_clouds, cost):
     x, y, _, _ = make_clouds(n=12, m=10)
     batch = ot.PointCloud(x.reshape(2, 6, 3), y.reshape(2, 5, 3), cost).matrix()
@@ -25,7 +29,7 @@ def test_batches_are_loops(make_clouds, cost):
         torch.testing.assert_close(batch[k], single)
 
 
-@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("cost", COSTS)
 def test_costs_have_the_right_derivatives(make_clouds, cost):
     x, y, _, _ = make_clouds(n=5, m=4)
     x.requires_grad_(), y.requires_grad_()
@@ -34,13 +38,48 @@ def test_costs_have_the_right_derivatives(make_clouds, cost):
     assert torch.autograd.gradgradcheck(matrix, (x, y))
 
 
-@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+@pytest.mark.parametrize("cost", COSTS)
 def test_gradient_is_finite_where_points_coincide_or_vanish(device, cost):
     x = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 1.0]], device=device, requires_grad=True)
     matrix = ot.PointCloud(x, x, cost).matrix()
     matrix.sum().backward()
     assert torch.isfinite(matrix).all()
     assert torch.isfinite(x.grad).all()
+
+
+def test_geodesics_are_great_circles(device):
+    angles = torch.tensor([0.0, 1e-9, 1e-6, 1e-3, 0.5, 1.5, 3.0, 3.14159, math.pi], dtype=torch.float64, device=device)
+    turn = torch.tensor([[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]], dtype=torch.float64)
+    circle = torch.stack([angles.cos(), angles.sin()], -1) @ turn.to(device)
+    arcs = ot.PointCloud(2 * circle[:1], 5 * circle, "geodesic").matrix()[0]
+    # Rounding of the coordinates is magnified only near the opposite point and at tiny angles, where it counts as 0.
+    torch.testing.assert_close(arcs, angles, rtol=1e-9, atol=3e-8)
+    zero = torch.zeros(1, 2, dtype=torch.float64, device=device)
+    right = ot.PointCloud(zero, circle, "geodesic").matrix()
+    torch.testing.assert_close(right, torch.full_like(right, math.pi / 2))
+
+
+def test_geodesics_on_a_sphere_are_arccosines(make_clouds):
+    x, y, _, _ = make_clouds()
+    expected = torch.arccos(1 - ot.PointCloud(x, y, "cosine").matrix())
+    torch.testing.assert_close(ot.PointCloud(x, y, "geodesic").matrix(), expected)
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_gradient_is_finite_at_opposite_points(device, cost):
+    x = torch.tensor([[1.0, 2.0], [-2.0, 1.0]], device=device, requires_grad=True)
+    ot.PointCloud(x, -2 * x, cost).matrix().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("cost", COSTS)
+def test_blocks_are_parts_of_the_matrix(make_clouds, cost):
+    x, y, _, _ = make_clouds()
+    for geometry in (ot.PointCloud(x, y, cost), ot.CostMatrix(ot.PointCloud(x, y, cost).matrix())):
+        assert geometry.shape == (30, 25)
+        assert geometry.dtype == torch.float64
+        part = geometry.matrix()[3:11, 20:]
+        torch.testing.assert_close(geometry.block(slice(3, 11), slice(20, None)), part)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labkit import ot
-from labkit.ot import gromov
+from labkit.ot.gromov import descend
 
 
 def space(x, cost="euclidean"):
@@ -156,7 +156,7 @@ def test_exhausted_steps_are_said_at_the_caller(make_clouds):
 
 def test_marginals_that_were_missed_are_not_called_convergence(make_clouds, monkeypatch):
     x, y, _, _ = make_clouds()
-    monkeypatch.setattr(gromov, "INNER_ITERATIONS", 1)
+    monkeypatch.setattr(descend, "INNER_ITERATIONS", 1)
     with pytest.warns(ot.NotConvergedWarning):
         solution = ot.gromov_wasserstein(space(x), space(y), tolerance=1.9, epsilon=0.01, max_iterations=1)
     assert solution.marginal_error > solution.tolerance
