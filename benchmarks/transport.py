@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None, rows: Sequence[Row] | None = No
         found = row.run(range(first, first + count), options.device)
         measured += found
         failed |= any(m.status != "ok" for m in found if m.solver == "labkit")
-        print(_lines(row, found), flush=True)
+        print(_lines(row, found, options.device), flush=True)
         if options.output is not None:
             _write(options.output, measured)
     return int(failed)
@@ -102,7 +102,7 @@ TABLE_HEAD = (
 )
 
 
-def _lines(row: Row, measured: Sequence[Measurement]) -> str:
+def _lines(row: Row, measured: Sequence[Measurement], device: str) -> str:
     """One line of the table for each claim of a row; the first one holds the times."""
     from benchmarks.rows import best_peer, summarize
 
@@ -119,7 +119,7 @@ def _lines(row: Row, measured: Sequence[Measurement]) -> str:
     ]
     lines = []
     for i, claim in enumerate(row.claims):
-        outcome = claim(summary)
+        outcome = claim(summary, device)
         cells = [*(times if i == 0 else [""] * len(times)), outcome.found, outcome.target, _met(outcome)]
         lines.append("| " + " | ".join([*cells, _peers(summary) if i == 0 else ""]) + " |")
     return "\n".join(lines)

@@ -222,7 +222,7 @@ def test_the_memory_row_counts_kernel_matrices():
 
 
 def test_the_limit_is_a_time():
-    assert 0 < limit.loss_limit(64, 16) < 1
+    assert 0 < limit.loss_limit(64, 16, "cpu") < 1
 
 
 # races
@@ -264,9 +264,9 @@ def test_what_misses_the_gate_or_raises_has_no_time_in_the_table():
     assert summary["broken"].status == "error"
     assert "no such thing" in summary["broken"].note
     assert rows.best_peer(summary) is None
-    line = transport._lines(row, found)
+    line = transport._lines(row, found, "cpu")
     assert "wrong fails (cost" in line
-    assert "no peer finished" in line
+    assert "no peer passed" in line
 
 
 def test_the_kernel_ends_compiled_code_too():
@@ -294,17 +294,19 @@ def test_claims_say_what_was_found():
         "right": entry("ok", 9.0, objective=0.9),
         "endless": entry("DNF", 40.0),
     }
-    assert rows.faster_than_best(4)(summary) == ("4.50 x", ">= 4 x the best peer", True)
-    assert rows.faster_than_best(5)(summary).met is False
-    assert rows.faster_than("quick but wrong", 8)(summary).met is False
-    assert rows.faster_than("endless", 8)(summary) == ("> 20.00 x", ">= 8 x endless", True)
-    assert rows.faster_than("absent", 8)(summary).met is None
-    assert rows.at_most("gap", 0.02)(summary).met
-    assert not rows.at_most("gap", 0.005)(summary).met
-    assert rows.not_above("right")(summary).met is False
+    assert rows.faster_than_best(4)(summary, "cpu") == ("4.50 x", ">= 4 x the best peer", True)
+    assert rows.faster_than_best(5)(summary, "cpu").met is False
+    assert rows.faster_than("quick but wrong", 8)(summary, "cpu").met is False
+    assert rows.faster_than("endless", 8)(summary, "cpu") == ("> 20.00 x", ">= 8 x endless", True)
+    assert rows.faster_than("absent", 8)(summary, "cpu").met is None
+    assert rows.at_most("gap", 0.02)(summary, "cpu").met
+    assert not rows.at_most("gap", 0.005)(summary, "cpu").met
+    assert rows.not_above("right")(summary, "cpu").met is False
+    alone = {name: e for name, e in summary.items() if name != "right"}
+    assert rows.faster_than_best(4)(alone, "cpu") == ("> 20 x", ">= 4 x the best peer", True)
     failing = summary | {"labkit": entry("fails", 2.0, gap=0.01)}
-    assert rows.faster_than_best(1)(failing).met is False
-    assert rows.at_most("gap", 1)(failing).met is False
+    assert rows.faster_than_best(1)(failing, "cpu").met is False
+    assert rows.at_most("gap", 1)(failing, "cpu").met is False
 
 
 # the command

@@ -25,6 +25,11 @@ class Matched(NamedTuple):
     y: Float[Tensor, "n d"]
     match: Int[Tensor, " n"]
 
+    @property
+    def cost(self) -> float:
+        """Mean squared distance of the pairs; for `convex_pairs` no bijection costs less."""
+        return float((self.x - self.y[self.match]).square().sum(1).mean())
+
 
 def crescents(n: int, *, seed: int) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 2"]]:
     """A normal cloud, and two interlocking half circles with noise, of n points each."""

@@ -13,10 +13,10 @@ and scipy only.
 
 from labkit.ot.cost import CostMatrix, PointCloud
 from labkit.ot.coupling import Coupling, NotConvergedWarning, TopMasses
-from labkit.ot.divergence import sinkhorn_divergence
+from labkit.ot.divergence import WarmStart, sinkhorn_divergence
 from labkit.ot.exact import ExactCoupling, exact
-from labkit.ot.function import CostFunction
 from labkit.ot.flow import gradient_flow
+from labkit.ot.function import CostFunction
 from labkit.ot.gromov import (
     CoOptimalCoupling,
     GromovCoupling,
@@ -29,7 +29,9 @@ from labkit.ot.gromov import (
     semirelaxed_gromov_wasserstein,
     unbalanced_gromov_wasserstein,
 )
+from labkit.ot.maps import DebiasedMap, ProgressiveMap, debiased_map, progressive_map
 from labkit.ot.partial import partial_sinkhorn
+from labkit.ot.refine import Assignment, refine
 from labkit.ot.restricted import Restricted
 from labkit.ot.rounding import round_to_marginals, round_to_permutation
 from labkit.ot.sinkhorn import sinkhorn
@@ -37,27 +39,34 @@ from labkit.ot.sliced import SlicedWasserstein, sliced_wasserstein
 from labkit.ot.streamed_coupling import StreamedCoupling
 
 __all__ = [
+    "Assignment",
     "CoOptimalCoupling",
     "CostFunction",
     "CostMatrix",
     "Coupling",
+    "DebiasedMap",
     "ExactCoupling",
     "GromovCoupling",
     "InnerProduct",
     "LowerBounds",
     "NotConvergedWarning",
     "PointCloud",
+    "ProgressiveMap",
     "Restricted",
     "SlicedWasserstein",
     "StreamedCoupling",
     "TopMasses",
+    "WarmStart",
     "co_optimal_transport",
+    "debiased_map",
     "exact",
     "gradient_flow",
     "gromov_lower_bounds",
     "gromov_wasserstein",
     "partial_gromov_wasserstein",
     "partial_sinkhorn",
+    "progressive_map",
+    "refine",
     "round_to_marginals",
     "round_to_permutation",
     "semirelaxed_gromov_wasserstein",

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from labkit.ot.cost import PointCloud
 from labkit.ot.function import CostFunction
-from labkit.ot.kernel import relaxation
-from labkit.ot.potentials import prescribed_marginal
+from labkit.ot.kernel import prescribed_marginal, relaxation
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -89,9 +88,9 @@ def transposed(geometry: Streamable) -> Streamable:
     return PointCloud(geometry.y, geometry.x, geometry.cost)
 
 
-def row_slices(n: int, m: int, device: torch.device, factor: int = 1) -> Iterator[slice]:
-    """Slices of rows so that a block has about `factor` times BLOCK_ENTRIES entries."""
-    entries = factor * BLOCK_ENTRIES.get(device.type, LARGE_BLOCK_ENTRIES)
+def row_slices(n: int, m: int, device: torch.device) -> Iterator[slice]:
+    """Slices of rows so that a block has about BLOCK_ENTRIES entries."""
+    entries = BLOCK_ENTRIES.get(device.type, LARGE_BLOCK_ENTRIES)
     count = max(LEAST_ROWS, entries // m)
     return (slice(start, min(start + count, n)) for start in range(0, n, count))
 

@@ -1,7 +1,8 @@
 """A sample of a large transport problem that starts and corrects its potentials: a two-level method.
 
 Plain Sinkhorn removes quickly what is rough in the error of the potentials and slowly what is smooth, and what is
-smooth is seen on a few thousand points. The sampled problem replaces sums over all points by sums over the sample,
+smooth is seen on a few thousand points, half of them drawn from where the last pass changed most. The sampled problem
+replaces sums over all points by sums over the sample,
     f = tau_a softmin_S(g) + rho,      g = tau_b softmin_R(f) + sigma,
 where rho and sigma are chosen so that the current potentials of the large problem satisfy the equations of the
 sample up to their own residual. It is again an entropic transport problem, with the weights a exp(rho / epsilon) and
@@ -29,21 +30,33 @@ if TYPE_CHECKING:
 SAMPLE_POINTS = 4096
 SAMPLE_SHARE = 4
 SAMPLE_ITERATIONS = 500
+# Changes count up to this many times their mean.
+LARGEST_CHANGE = 50
 
 
 class Sample:
-    """The sampled problem of a streamed one."""
+    """The sampled problem of a streamed one.
 
-    def __init__(self, problem: StreamedProblem) -> None:
+    Args:
+        problem: The streamed one, with mass at every point.
+        generator: Source of randomness, on the CPU.
+        changes: By how much the last pass changed f and g at each point. Half of the sample goes where that is large,
+            with weights that make up for it: there the sample has to be fine.
+    """
+
+    def __init__(
+        self, problem: StreamedProblem, generator: torch.Generator, changes: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.problem = problem
         self.absolute = problem.epsilon * float(problem.scale)
-        self.rows, self.a = _draw(problem.a)
-        self.columns, self.b = _draw(problem.b)
-        geometry, n, m = problem.geometry, *problem.geometry.shape
-        everything = (torch.arange(n, device=self.rows.device), torch.arange(m, device=self.rows.device))
+        of_f, of_g = (None, None) if changes is None else changes
+        self.rows, self.a = _draw(problem.a, of_f, generator)
+        self.columns, self.b = _draw(problem.b, of_g, generator)
+        geometry = problem.geometry
+        every_row, every_column = (torch.arange(k, device=problem.a.device) for k in geometry.shape)
         self.cost = part(geometry, self.rows, self.columns).matrix() / problem.scale
-        self.all_rows = part(geometry, everything[0], self.columns)
-        self.all_columns = transposed(part(geometry, self.rows, everything[1]))
+        self.all_rows = part(geometry, every_row, self.columns)
+        self.all_columns = transposed(part(geometry, self.rows, every_column))
 
     def start(self, tolerance: float) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"]]:
         """Potentials of the whole problem that extend those of the sample."""
@@ -89,16 +102,23 @@ class Sample:
         return self.problem.tau_b * epsilon * softmin(self.all_columns, f / epsilon, a.log(), self.absolute)
 
 
-def _draw(weights: Tensor) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
-    """Points drawn in proportion to their weights, one from each of equal strata, and the weights that they stand for.
+def _draw(
+    weights: Tensor, change: Tensor | None, generator: torch.Generator
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
+    """Points drawn by weight and change, one from each of equal strata, and the weights that they stand for.
 
-    The points come in their given order, so that neighbors in it are not drawn together more often than by chance.
+    The strata follow the given order of the points: if it means something, no part of it goes without a sample.
     """
     count = min(SAMPLE_POINTS, max(1, len(weights) // SAMPLE_SHARE))
-    generator = torch.Generator().manual_seed(0)
+    share = weights.double() / weights.double().sum()
+    chance = share
+    if change is not None and bool((change > 0).any()):
+        # A few wild points may not take the whole sample.
+        size = change.double().clamp_max(LARGEST_CHANGE * change.double().mean())
+        chance = (share + share * size / (share @ size)) / 2
     within = torch.rand(count, generator=generator, dtype=torch.float64)
     level = ((torch.arange(count) + within) / count).to(weights.device)
-    total = weights.double().cumsum(0)
+    total = chance.cumsum(0)
     drawn = torch.searchsorted(total / total[-1], level).clamp_max(len(weights) - 1)
     index, times = drawn.unique_consecutive(return_counts=True)
-    return index, times.to(weights) * (weights.sum() / count)
+    return index, (times / count * share[index] / chance[index]).to(weights) * weights.sum()

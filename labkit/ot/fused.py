@@ -27,7 +27,7 @@ _MATRIX, _VECTOR = "real[:, ::1]", "real[::1]"
 
 @numba.njit(**_OPTIONS)
 def _dots(matrix, first, x, sums):
-    """sums[first : first + 4] = four rows of the matrix times x."""
+    """Set sums[first : first + 4] = four rows of the matrix times x."""
     k0, k1, k2, k3 = matrix[first], matrix[first + 1], matrix[first + 2], matrix[first + 3]
     # Zero in the type of x: with a literal the sums would be in double precision, at half the speed.
     s0 = s1 = s2 = s3 = x.dtype.type(0)
@@ -44,7 +44,7 @@ def _dots(matrix, first, x, sums):
 
 @numba.njit(**_OPTIONS)
 def _adds(matrix, first, scales, out):
-    """out += scales[first : first + 4] times four rows of the matrix."""
+    """Add scales[first : first + 4] times four rows of the matrix to `out`."""
     k0, k1, k2, k3 = matrix[first], matrix[first + 1], matrix[first + 2], matrix[first + 3]
     c0, c1, c2, c3 = scales[first], scales[first + 1], scales[first + 2], scales[first + 3]
     for j in range(out.size):
@@ -72,7 +72,7 @@ def _scaling(total, tau, factor, tiny):
 
 
 @numba.njit(
-    _signatures("UniTuple(float64, 2)", _MATRIX, *[_VECTOR] * 5, *["float64"] * 5, "int64", *[_VECTOR] * 4),
+    _signatures("Tuple((float64, int64))", _MATRIX, *[_VECTOR] * 5, *["float64"] * 5, "int64", *[_VECTOR] * 4),
     cache=True,
     **_OPTIONS,
 )
@@ -113,7 +113,7 @@ def passes(
 
 @numba.njit(**_OPTIONS)
 def _complement(matrix, weights, right, gauge, x, image):
-    """image = (I - S^T S) x without its part along the gauge (a zero vector takes nothing out)."""
+    """Set image = (I - S^T S) x without its part along the gauge (a zero vector takes nothing out)."""
     n = matrix.shape[0]
     scaled, rows = right * x, np.empty_like(weights)
     image[:] = 0

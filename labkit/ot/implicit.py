@@ -8,7 +8,7 @@ the plan P and its sums r, c, a loss L of (f, g) is pulled back by
 
 With both marginals fixed f + t, g - t are the same potentials. They are returned with <a, f> = <b, g>, which a loss
 on them may rely on; what does not depend on t has the same derivative in any case. Absolute epsilon is a constant.
-Luise et al. 2018 (NeurIPS), Cuturi et al. 2020 (arXiv:2002.03229), Eisenberger et al. 2022 (CVPR).
+Luise et al. 2018 (NeurIPS); Eisenberger et al. 2022 (CVPR).
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from labkit.ot.adjoint import row_times, solve_adjoint
-from labkit.ot.cost import PointCloud, full_precision
+from labkit.ot.adjoint import solve_adjoint
+from labkit.ot.cost import COSTS, full_precision
+from labkit.ot.newton import row_times
 from labkit.ot.plan import Pullback, entropic_plan, row_blocks
 
 if TYPE_CHECKING:
@@ -172,7 +173,10 @@ class SecondPartials:
 
 
 def _cost_of(cost: str | None, sources: tuple[Tensor, ...]) -> Tensor:
-    return sources[0] if cost is None else PointCloud(*sources, cost).matrix()
+    if cost is None:
+        return sources[0]
+    x, y = sources
+    return COSTS[cost](x, y)
 
 
 def _plan_of(solution: Solution, cost: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
@@ -202,7 +206,7 @@ def _pull_back(
     grads = -epsilon * _share(by_row, a), -epsilon * _share(by_column, b)
     if cost is None:
         return *grads, plan
-    pullback = Pullback(PointCloud(*sources, cost))
+    pullback = Pullback(*sources, cost)
     for block in row_blocks(plan.shape, plan.device):
         pullback.add(block, plan[..., block, :])
     return *grads, *pullback.gradients(plan.sum(-1), plan.sum(-2))
@@ -230,12 +234,11 @@ def _push_forward(
 def _cost_direction(cost: str, sources: tuple[Tensor, ...], directions: tuple[Tensor, ...]) -> Tensor:
     """How the cost matrix changes when the points move: the transpose of its pullback, by a second backward pass."""
     with torch.enable_grad():
-        points = [s.detach().requires_grad_() for s in sources]
-        matrix = PointCloud(*points, cost).matrix()
+        points = tuple(s.detach().requires_grad_() for s in sources)
+        matrix = COSTS[cost](*points)
         weights = torch.zeros_like(matrix, requires_grad=True)
         grads = torch.autograd.grad(matrix, points, weights, create_graph=True)
-        slope = sum((grad * direction).sum() for grad, direction in zip(grads, directions, strict=True))
-    return torch.autograd.grad(slope, weights)[0]
+    return torch.autograd.grad(grads, weights, directions)[0]
 
 
 def _conditionals(solution: Solution, cost: Tensor, weights: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 # Largest |log scaling| on top of K before it is built anew: what K lost to underflow stays below rounding.
 SAFE_RANGE = {torch.float32: 30.0, torch.float64: 200.0}
-# Numbers that are exponentiated while they are in cache.
-BLOCK_SIZE = 1 << 16
 # Newton's direction is solved for to a fraction of the residual: the error so far, within these.
 FORCING = (0.01, 0.1)
 # A step changes a scaling at most by the factor exp(LONGEST_STEP).
@@ -71,37 +69,51 @@ def best_shift(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     return ((log_a - log_b) / (1 / problem.rho_a + 1 / problem.rho_b))[..., None]
 
 
+def prescribed_marginal(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
+    """The marginal w exp(-f / rho) that optimal potentials prescribe; the weights themselves when rho is infinite."""
+    # Masked before the exponential: a weight 0 times an overflow would be NaN.
+    return weights * torch.exp(-torch.where(weights > 0, potential, 0.0) / rho)
+
+
+def update(sums: Tensor, tau: float, factor: Tensor) -> Tensor:
+    """The scaling that a pass gives: sums^-tau factor."""
+    # A sum that underflowed gives a huge scaling, which `trusted` finds, instead of an infinite one.
+    sums = sums.clamp_min(torch.finfo(sums.dtype).tiny)
+    return sums.reciprocal_() if tau == 1 else sums.pow_(-tau).mul_(factor)
+
+
 def exponentiate(cost: Tensor, f: Tensor, g: Tensor, epsilon: float, out: Tensor) -> Tensor:
-    """exp((f_i + g_j - C_ij) / epsilon), block of rows by block of rows."""
-    if cost.is_cuda or cost.ndim > 2:
-        torch.add(f[..., :, None], g[..., None, :], out=out)
-        return out.sub_(cost).mul_(1 / epsilon).exp_()
-    rows = max(1, BLOCK_SIZE // cost.shape[-1])
-    for block, c, row in zip(out.split(rows), cost.split(rows), f.split(rows), strict=True):
-        torch.add(row[:, None], g, out=block)
-        block.sub_(c).mul_(1 / epsilon).exp_()
-    return out
+    """exp((f_i + g_j - C_ij) / epsilon), in place of `out`."""
+    torch.add((f / epsilon)[..., :, None], cost, alpha=-1 / epsilon, out=out)
+    return out.add_((g / epsilon)[..., None, :]).exp_()
 
 
 class Kernel:
     """A problem at one epsilon, with scalings that are improved in place of its potentials.
 
+    Args:
+        matrix: Memory for K, of the shape and type of the cost.
+
     Attributes:
         used: Passes and steps of conjugate gradients so far.
     """
 
-    def __init__(self, problem: Problem, f: Tensor, g: Tensor, epsilon: float) -> None:
+    def __init__(
+        self, problem: Problem, f: Tensor, g: Tensor, epsilon: float, matrix: Tensor | None = None
+    ) -> None:
         self.problem, self.epsilon = problem, epsilon
         self.tau_a, self.tau_b = relaxation(problem.rho_a, epsilon), relaxation(problem.rho_b, epsilon)
         self.balanced = self.tau_a == self.tau_b == 1
         self.mass = (problem.a.sum(-1) + problem.b.sum(-1)) / 2
         self.tiny = torch.finfo(problem.cost.dtype).tiny
-        self.matrix = torch.empty_like(problem.cost, memory_format=torch.contiguous_format)
-        self.used, self.direct = 0, False
+        if matrix is None:
+            matrix = torch.empty_like(problem.cost, memory_format=torch.contiguous_format)
+        self.matrix, self.direct = matrix, False
         self.absorb(f.to(problem.cost), g.to(problem.cost))
+        self.used = 1
 
     def absorb(self, f: Tensor, g: Tensor) -> None:
-        """Build K from these potentials and do a pass."""
+        """Build K from these potentials, which become its scalings 1, and make u exact."""
         if not math.isinf(min(self.problem.rho_a, self.problem.rho_b)):
             shift = best_shift(self.problem, f, g)
             f, g = f + shift, g - shift
@@ -110,24 +122,27 @@ class Kernel:
         exponentiate(self.problem.cost, f, g, self.epsilon, self.matrix)
         self.row_factor = torch.exp((self.tau_a - 1) / self.epsilon * f)
         self.column_factor = torch.exp((self.tau_b - 1) / self.epsilon * g)
-        self.prescribed = self.problem.b * torch.exp(-g / self.problem.rho_b)
-        self.refresh(torch.ones_like(g))
+        self.prescribed = prescribed_marginal(self.problem.b, g, self.problem.rho_b)
+        self._set(torch.ones_like(g))
 
     def refresh(self, v: Tensor) -> None:
         """Set v, the best u for it, and what both make of the columns."""
-        self.v, self.beta = v, self.problem.b * v
-        self.rows = row_times(self.beta, self.matrix.mT)
-        self.u = _update(self.rows, self.tau_a, self.row_factor)
-        self.alpha = self.problem.a * self.u
-        self.columns = row_times(self.alpha, self.matrix)
+        self._set(v)
         self.used += 1
 
+    def _set(self, v: Tensor) -> None:
+        self.v, self.beta = v, self.problem.b * v
+        self.rows = row_times(self.beta, self.matrix.mT)
+        self.u = update(self.rows, self.tau_a, self.row_factor)
+        self.alpha = self.problem.a * self.u
+        self.columns = row_times(self.alpha, self.matrix)
+
     def advance(self, count: int, tolerance: float) -> None:
-        """Up to `count` passes of Sinkhorn's iteration; where looking costs nothing, no more than the tolerance needs."""
+        """Up to `count` passes of Sinkhorn's iteration; no more than the tolerance needs where looking is free."""
         loops = fused_loops(self.matrix)
         if loops is None:
             for _ in range(count):
-                self.refresh(_update(self.columns, self.tau_b, self.column_factor))
+                self.refresh(update(self.columns, self.tau_b, self.column_factor))
             return
         problem = self.problem
         vectors = (problem.a, problem.b, self.row_factor, self.column_factor, self.prescribed)
@@ -197,8 +212,8 @@ class Kernel:
             self.operator = self.matrix.float()
         weights = torch.where(self.alpha > 0, self.tau_a * self.alpha / self.rows, 0.0)
         gauge = torch.nn.functional.normalize(actual.sqrt(), dim=-1) if self.balanced else None
-        parts = (None if part is None else part.to(self.operator) for part in (weights, self.beta * root, gauge))
-        return SchurComplement(self.operator, *parts)
+        weights, right = weights.to(self.operator), (self.beta * root).to(self.operator)
+        return SchurComplement(self.operator, weights, right, None if gauge is None else gauge.to(self.operator))
 
     def _search(self, direction: Tensor, residual: Tensor) -> bool:
         """Go along the direction, less far for those problems of the batch where the dual falls again."""
@@ -214,9 +229,3 @@ class Kernel:
             length = torch.where(fine, length, length / 4)
         self.refresh(start)
         return False
-
-
-def _update(sums: Tensor, tau: float, factor: Tensor) -> Tensor:
-    # A sum that underflowed gives a huge scaling, which `trusted` finds, instead of an infinite one.
-    sums = sums.clamp_min(torch.finfo(sums.dtype).tiny)
-    return sums.reciprocal_() if tau == 1 else sums.pow_(-tau).mul_(factor)

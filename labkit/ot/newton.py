@@ -117,7 +117,7 @@ class SchurComplement:
         self.factor: Tensor | None = None
 
     def project(self, x: Tensor) -> Tensor:
-        """x without its part along the gauge."""
+        """Take out the part along the gauge."""
         return x if self.gauge is None else x - _dot(x, self.gauge) * self.gauge
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Partial transport: only a given mass moves, and the problem chooses which.
 
-    min_P  <C, P> + epsilon [KL(P | a b^T) + KL(a - P 1 | (|b| - s) a) + KL(b - P^T 1 | (|a| - s) b)]
+    min_P  <C, P> + epsilon [KL(P | a b^T) + KL(a - P 1 | (|a| - s) a) + KL(b - P^T 1 | (|b| - s) b)]
     P >= 0,   P 1 <= a,   P^T 1 <= b,   |P| = s
 
 What stays behind goes to one more point on each side, at no cost, and nothing goes between these two: partial
@@ -54,13 +54,15 @@ def partial_sinkhorn(
         The coupling of the points themselves. `regularized_cost` is differentiable once in the geometry.
 
     Raises:
-        TypeError: Input that is not a floating-point tensor.
+        TypeError: Input that is not a floating-point tensor, or a Restricted geometry.
         ValueError: Input that makes no problem; the message says what to change.
         FloatingPointError: The numbers overflowed.
 
     Warns:
         NotConvergedWarning: `max_iterations` were not enough.
     """
+    if isinstance(geometry, Restricted):
+        raise TypeError("partial transport takes no Restricted geometry: use ot.sinkhorn with tau_a, tau_b < 1.")
     with full_precision(geometry.device):
         cost = geometry.matrix()
         slack = with_slack(a, b, mass, cost.detach())

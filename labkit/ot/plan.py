@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from labkit.ot.cost import PointCloud
+from labkit.ot.cost import COSTS
 from labkit.ot.problem import Problem
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-# Entries of a block: 2 MB in float64, which stays in the cache of one core; an accelerator wants large launches.
-BLOCK_ENTRIES = {"cpu": 2**18}
+# Entries of a block: 8 MB in float64, about the last cache of a CPU; an accelerator wants large launches.
+BLOCK_ENTRIES = {"cpu": 2**20}
 LARGE_BLOCK_ENTRIES = 2**26
 # Costs u(x) + v(y) - s <p(x), p(y)>.
 PRODUCT_COSTS = ("sqeuclidean", "cosine")
@@ -41,12 +41,14 @@ class Pullback:
     """Gradient of sum_ij W_ij C(x_i, y_j) with respect to both clouds, for weights W that arrive in blocks of rows.
 
     Both clouds must have the batch dimensions of W. With `mirrored` W is symmetric and both clouds are the same,
-    so that one gradient serves for both.
+    so that one gradient serves for both. A gradient that is not `wanted` is not computed, and meaningless.
     """
 
-    def __init__(self, cloud: PointCloud, *, mirrored: bool = False) -> None:
-        x, y = cloud.x.detach(), cloud.y.detach()
-        self.mirrored, self.cost, self.x, self.y = mirrored, cloud.cost, x, y
+    def __init__(
+        self, x: Tensor, y: Tensor, cost: str, *, mirrored: bool = False, wanted: tuple[bool, bool] = (True, True)
+    ) -> None:
+        x, y = x.detach(), y.detach()
+        self.mirrored, self.wanted, self.cost, self.x, self.y = mirrored, wanted, cost, x, y
         if self.cost == "sqeuclidean":
             # Without the common shift row sums times x would cancel against W y.
             shift = y.mean(-2, keepdim=True)
@@ -59,13 +61,14 @@ class Pullback:
     def add(self, rows: slice, weights: Float[Tensor, "*batch k m"]) -> None:
         """Take in the weights of some rows."""
         if self.cost in PRODUCT_COSTS:
-            torch.matmul(weights, self.y, out=self.grad_x[..., rows, :])
-            if not self.mirrored:
+            if self.wanted[0] or self.mirrored:
+                self.grad_x[..., rows, :] = weights @ self.y
+            if self.wanted[1] and not self.mirrored:
                 self.grad_y += weights.mT @ self.x[..., rows, :]
             return
         with torch.enable_grad():
             x, y = self.x[..., rows, :].detach().requires_grad_(), self.y.detach().requires_grad_()
-            grads = torch.autograd.grad(PointCloud(x, y, self.cost).matrix(), (x, y), weights)
+            grads = torch.autograd.grad(COSTS[self.cost](x, y), (x, y), weights)
         self.grad_x[..., rows, :] = grads[0]
         self.grad_y += grads[1]
 

@@ -14,30 +14,35 @@ Lorenz, Wirth 2017 (arXiv:1710.06635, Newton).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from labkit.ot.kernel import Kernel, cast, log_softmin, log_sweep, relaxation
+from labkit.ot.newton import row_times
 from labkit.ot.problem import Problem
+from labkit.ot.symmetric import solve_symmetric
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-# Epsilon scaling: where it starts, as a fraction of the typical cost, and its steps.
-STAGE_START = 0.2
+# Epsilon scaling: where it starts, as a fraction of the spread of the costs, and its steps.
+STAGE_START = 0.25
 STAGE_RATIO = 4.0
+# A stage is done when less than a point is misplaced, and at most this share of the mass.
 STAGE_TOLERANCE = 0.01
-# From here up no stages are needed.
-EASY_EPSILON = 0.04
-# Passes between two looks at the error on an accelerator, where a look synchronizes.
+STAGE_SHARE = 0.5
+# From this fraction of the spread up no stages are needed.
+EASY_EPSILON = 0.05
+# Passes between two looks at the error: on an accelerator a look synchronizes.
 CHECK_EVERY = 5
-# Passes before the first Newton step, and predicted passes from which on it pays.
-WARM_UP = 5
+# Predicted passes from which on Newton's method pays.
 PATIENCE = 15
-# What single precision can bring the error to in a problem in double precision.
-SINGLE_TOLERANCE = 1e-4
+# From this many costs on, problems of a batch are solved one by one on a CPU.
+LOOP_SIZE = 1 << 10
 
 
 class Potentials(NamedTuple):
@@ -49,12 +54,6 @@ class Potentials(NamedTuple):
     f: Float[Tensor, "*batch n"]
     g: Float[Tensor, "*batch m"]
     n_iterations: int
-
-
-def prescribed_marginal(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
-    """The marginal w exp(-f / rho) that optimal potentials prescribe; the weights themselves when rho is infinite."""
-    # Masked before the exponential: a weight 0 times an overflow would be NaN.
-    return weights * torch.exp(-torch.where(weights > 0, potential, 0.0) / rho)
 
 
 def extend_potentials(problem: Problem, cost: Tensor, potentials: Potentials) -> Potentials:
@@ -71,32 +70,35 @@ def epsilon_schedule(start: float, epsilon: float) -> list[float]:
     return [epsilon * (start / epsilon) ** (k / stages) for k in range(stages, 0, -1)] + [epsilon]
 
 
-def _typical_cost(problem: Problem) -> float:
-    """Mean |C| under a b^T (forbidden pairs aside), of the problem of the batch where it is largest."""
-    size = problem.cost.abs()
-    if problem.restricted:
-        size = torch.where(torch.isinf(size), 0.0, size)
-    mean = (problem.a * (size @ problem.b[..., None])[..., 0]).sum(-1)
-    return float((mean / (problem.a.sum(-1) * problem.b.sum(-1))).max())
+def _least_costs(problem: Problem, spare: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Potentials f_i = min_j C_ij, g_j = min_i C_ij - f_i, and the mean of C - f - g, at worst over the batch.
 
-
-def _first_potentials(cost: Tensor) -> tuple[Tensor, Tensor]:
-    """The least cost of every row, then of every column: an entry 1 in each row and column of the kernel, none above."""
-    f = cost.amin(-1)
+    The kernel then has an entry 1 in each row and column, and none above, for any epsilon; the mean says from which
+    epsilon on it is nearly constant. `spare` is memory of the shape of the cost.
+    """
+    a, b = problem.a, problem.b
+    f = problem.cost.amin(-1)
     f = torch.where(torch.isfinite(f), f, 0.0)
-    g = (cost - f[..., :, None]).amin(-2)
-    return f, torch.where(torch.isfinite(g), g, 0.0)
+    rest = torch.sub(problem.cost, f[..., :, None], out=spare)
+    g = rest.amin(-2)
+    g = torch.where(torch.isfinite(g), g, 0.0)
+    if problem.restricted:
+        rest.nan_to_num_(posinf=0.0)
+    mass = a.sum(-1)
+    total = (row_times(a, rest) * b).sum(-1) - mass * (g * b).sum(-1)
+    return f, g, float((total / (mass * b.sum(-1))).max())
 
 
 def improve(kernel: Kernel, tolerance: float, budget: int) -> None:
     """Improve the kernel's scalings until the error is within `tolerance` or `budget` iterations are spent."""
     end = kernel.used + budget
-    g_safe, last, before = kernel.g0, math.inf, kernel.used
+    v_safe, last, before = torch.ones_like(kernel.v), math.inf, kernel.used
     while True:
         if not kernel.trusted():
-            g = kernel.potentials()[1]
-            kernel.absorb(*log_sweep(kernel.problem, torch.where(torch.isfinite(g), g, g_safe), kernel.epsilon))
-        g_safe = kernel.potentials()[1]
+            v = torch.where(torch.isfinite(kernel.v) & (kernel.v > 0), kernel.v, v_safe)
+            g = kernel.g0 + kernel.epsilon * v.log()
+            kernel.absorb(*log_sweep(kernel.problem, g, kernel.epsilon))
+        v_safe = kernel.v.clone()
         error = float(kernel.error().max())
         if error <= tolerance or kernel.used >= end:
             return
@@ -117,6 +119,41 @@ def _passes_left(last: float, error: float, tolerance: float, count: int) -> flo
     return count * math.log(error / tolerance) / math.log(last / error)
 
 
+def _solve(problem: Problem, tolerance: float, budget: int, init: tuple[Tensor, Tensor] | None) -> Potentials:
+    """Solve one problem, or a batch in lockstep."""
+    epsilon, used = problem.epsilon, 0
+    if problem.symmetric:
+        start = torch.zeros_like(problem.a) if init is None else init[0]
+        f, halves = solve_symmetric(problem, start, tolerance, 2 * budget)
+        used = (halves + 1) // 2
+        if f is not None or used == budget:
+            f = start if f is None else f
+            return Potentials(f, f, used)
+    matrix = torch.empty_like(problem.cost, memory_format=torch.contiguous_format)
+    schedule = [epsilon]
+    if init is None:
+        f, g, spread = _least_costs(problem, matrix)
+        if epsilon < EASY_EPSILON * spread:
+            schedule = epsilon_schedule(STAGE_START * spread, epsilon)
+    else:
+        f, g = init
+    rough = min(STAGE_TOLERANCE, STAGE_SHARE / max(problem.cost.shape[-2:]))
+    share = (budget - used) // (2 * len(schedule))
+    if share and len(schedule) > 1:
+        single = cast(problem, torch.float32)
+        spare = matrix if single is problem else torch.empty_like(single.cost)
+        for stage in schedule[:-1]:
+            kernel = Kernel(single, f, g, stage, spare)
+            improve(kernel, rough, share - 1)
+            (f, g), used = kernel.potentials(), used + kernel.used
+    kernel = Kernel(problem, f, g, epsilon, matrix)
+    improve(kernel, tolerance, budget - used - 1)
+    f, g = kernel.potentials()
+    if problem.symmetric:
+        f = g = (f + g) / 2
+    return Potentials(f, g, used + kernel.used)
+
+
 @torch.no_grad()
 def solve_potentials(
     problem: Problem, *, tolerance: float, max_iterations: int, init: tuple[Tensor, Tensor] | None = None
@@ -124,25 +161,19 @@ def solve_potentials(
     """Potentials whose plan has an L1 marginal error within `tolerance`, if `max_iterations` suffice.
 
     With `init` (scaled units) the iteration starts there at the final epsilon; otherwise from the least costs with
-    epsilon scaling, whose rough stages take at most half of the iterations.
+    epsilon scaling, whose rough stages take at most half of the iterations. A batch of problems that are large
+    enough is solved one after the other on a CPU (`n_iterations` is then the largest), otherwise in lockstep.
     """
-    single = cast(problem, torch.float32)
-    epsilon = problem.epsilon
-    if init is None:
-        f, g = _first_potentials(single.cost)
-        start = STAGE_START * _typical_cost(single)
-        schedule = [epsilon] if epsilon * STAGE_START >= EASY_EPSILON * start else epsilon_schedule(start, epsilon)
-    else:
-        (f, g), schedule = init, [epsilon]
-    used = 0
-    for stage in schedule[:-1]:
-        share = max_iterations // (2 * len(schedule))
-        if share:
-            kernel = Kernel(single, f, g, stage)
-            improve(kernel, STAGE_TOLERANCE, share)
-            (f, g), used = kernel.potentials(), used + kernel.used
-    # The columns carry rounding too: stop a little below, so that the measured sum is within the tolerance.
-    kernel = Kernel(problem, f, g, epsilon)
-    improve(kernel, 0.9 * tolerance, max_iterations - used - 1)
-    f, g = kernel.potentials()
-    return Potentials(f, g, used + kernel.used)
+    # The other side carries rounding too: stop a little below, so that the measured sum is within the tolerance.
+    tolerance *= 0.9
+    *batch, n, m = problem.cost.shape
+    if not batch or problem.cost.is_cuda or n * m < LOOP_SIZE:
+        return _solve(problem, tolerance, max_iterations, init)
+    starts = repeat(None) if init is None else zip(*(t.flatten(0, -2) for t in init), strict=True)
+    problems = zip(problem.cost.flatten(0, -3), problem.a.flatten(0, -2), problem.b.flatten(0, -2), strict=True)
+    each = [
+        _solve(replace(problem, cost=cost, a=a, b=b), tolerance, max_iterations, start)
+        for (cost, a, b), start in zip(problems, starts, strict=False)
+    ]
+    f, g = (torch.stack(side).unflatten(0, batch) for side in list(zip(*each, strict=True))[:2])
+    return Potentials(f, g, max(one.n_iterations for one in each))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labkit.ot.cost import Geometry, require_finite, require_floating
+from labkit.ot.cost import Geometry, PointCloud, require_finite, require_floating
 from labkit.ot.restricted import Restricted
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def settle(geometry: Geometry, a: Tensor | None, b: Tensor | None, *, balanced: 
 
 
 def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor | None, settings: Settings) -> Problem:
-    """Check and scale a problem; `cost` is the detached matrix of `geometry`.
+    """Check and scale a problem; `cost` is the detached matrix of `geometry`, and that of a PointCloud is used up.
 
     Raises:
         ValueError: Weights or scale are not usable; the message says what to do.
@@ -126,8 +126,10 @@ def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor |
         massive = (a > 0)[..., :, None] & (b > 0)[..., None, :]
         least = torch.where(massive, cost, math.inf).amin((-2, -1), keepdim=True)
         cost = torch.where(massive, cost, least)
+    divisor = scale[..., None, None]
     return Problem(
-        cost=cost / scale[..., None, None],
+        # The matrix of a cloud was made for this problem; another one may be the user's own.
+        cost=cost.div_(divisor) if isinstance(geometry, PointCloud) else cost / divisor,
         a=a,
         b=b,
         epsilon=float(settings.epsilon),
@@ -141,7 +143,7 @@ def make_problem(geometry: Geometry, cost: Tensor, a: Tensor | None, b: Tensor |
 
 
 def strength(tau: float, epsilon: float) -> float:
-    """rho of a marginal that is relaxed by tau = rho / (rho + epsilon); infinite for tau = 1."""
+    """The rho of a marginal that is relaxed by tau = rho / (rho + epsilon); infinite for tau = 1."""
     return math.inf if tau == 1 else epsilon * tau / (1 - tau)
 
 

@@ -18,8 +18,9 @@ from labkit.ot.cost import Geometry, PointCloud, full_precision
 from labkit.ot.coupling import Coupling, dual_part, warn_unless
 from labkit.ot.envelope import with_envelope_gradient
 from labkit.ot.implicit import SecondPartials, Solution, with_implicit_gradient
+from labkit.ot.kernel import prescribed_marginal
 from labkit.ot.plan import PlanSums, Pullback, measure_plan
-from labkit.ot.potentials import Potentials, extend_potentials, prescribed_marginal, solve_potentials
+from labkit.ot.potentials import Potentials, extend_potentials, solve_potentials
 from labkit.ot.problem import Problem, Scale, Settings, make_problem, match_mass, settle
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _conclude(
     """The coupling of solved potentials, connected to what it depends on."""
     live = [torch.is_grad_enabled() and t.requires_grad for t in arguments]
     with torch.no_grad():
-        gradients, sums = _measured(geometry, problem, potentials, arguments[2:] if any(live[2:]) else ())
+        gradients, sums = _measured(geometry, problem, potentials, arguments[2:], live[2:])
         error, value = marginal_error(problem, potentials, sums), dual_value(problem, potentials, sums)
         require_numbers(error + value)
         if problem.absent:
@@ -174,13 +175,14 @@ def _conclude(
 
 
 def _measured(
-    geometry: Geometry, problem: Problem, potentials: Potentials, sources: tuple[Tensor, ...]
+    geometry: Geometry, problem: Problem, potentials: Potentials, sources: tuple[Tensor, ...], wanted: list[bool]
 ) -> tuple[tuple[Tensor, ...], PlanSums]:
-    """The derivatives of <C, P> by the sources with P held, if there are any, and the sums over the plan."""
+    """The derivatives of <C, P> by the wanted sources with P held, and the sums over the plan."""
     pullback = plan = None
-    if sources and isinstance(geometry, PointCloud):
-        pullback = Pullback(PointCloud(*sources, geometry.cost), mirrored=problem.symmetric)
-    elif sources:
+    if any(wanted) and isinstance(geometry, PointCloud):
+        x, y = sources
+        pullback = Pullback(x, y, geometry.cost, mirrored=problem.symmetric, wanted=(wanted[0], wanted[1]))
+    elif any(wanted):
         plan = torch.empty_like(problem.cost)
     sums = measure_plan(problem, potentials.f, potentials.g, pullback=pullback, plan=plan)
     if pullback is not None:

@@ -5,7 +5,8 @@ from that sample (`coarse`); Anderson's extrapolation takes care of what neither
 sample resolves a handful of passes is enough; where it does not (epsilon small against the distances within the
 sample), corrections that fail are dropped and more passes are needed.
 
-Gradients of the value: envelope theorem, the costs computed again block by block in the backward pass.
+Gradients of the value: envelope theorem, from the pass that measures the result; of a cost function, whose arguments
+are not known, by computing the costs again in the backward pass.
 Anderson 1965; Walker & Ni 2011 (SIAM J. Numer. Anal. 49, eq. 2.2).
 """
 
@@ -19,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from labkit.ot.blocks import Streamable, StreamedProblem, part, row_slices, softmin, sweep, transposed
+from labkit.ot.blocks import Exponents, Streamable, StreamedProblem, part, row_slices, softmin, sweep, transposed
 from labkit.ot.coarse import Sample
 from labkit.ot.cost import CostMatrix, Geometry, PointCloud, full_precision
 from labkit.ot.envelope import with_envelope_gradient
 from labkit.ot.function import CostFunction
 from labkit.ot.implicit import Solution
-from labkit.ot.plan import PlanSums
+from labkit.ot.plan import PlanSums, Pullback
 from labkit.ot.potentials import Potentials
 from labkit.ot.problem import Settings, check_weights, cost_scale, match_mass, strength
 from labkit.ot.restricted import Restricted
@@ -43,8 +44,6 @@ SETBACK = 1.5
 # The sample is solved to this fraction of the error so far, and never more roughly than SAMPLE_TOLERANCE.
 SAMPLE_FRACTION = 0.05
 SAMPLE_TOLERANCE = 1e-3
-# Gradients are taken in blocks that are so many times larger: their cost is one scatter over all points for each.
-GRADIENT_BLOCK = 8
 
 
 def streamable(geometry: Geometry) -> TypeGuard[Streamable]:
@@ -81,22 +80,34 @@ def solve_streamed(
         FloatingPointError: The numbers overflowed.
     """
     with full_precision(geometry.device):
+        wanted = _wanted(geometry)
         with torch.no_grad():
             problem = _problem(geometry, a, b, settings)
             start = None if init is None else checked_init(init, problem)
-            potentials = _solve_massive(problem, start, settings)
-        live_a, live_b = live_weights(a, b, problem)
-        linear, sums = _measured(problem, potentials)
-        with torch.no_grad():
-            error, value = marginal_error(problem, potentials, sums), dual_value(problem, potentials, sums)
+            rows, columns = ((w > 0).nonzero()[:, 0] for w in (problem.a, problem.b))
+            massive = _massive(problem, rows, columns)
+            solved = _iterate(massive, None if start is None else (start[0][rows], start[1][columns]), settings)
+            sums, gradients = _measured(massive, solved, wanted)
+            error, value = marginal_error(massive, solved, sums), dual_value(massive, solved, sums)
             require_numbers(error + value)
+            f, g, _ = solved if massive is problem else _extended(problem, rows, columns, solved)
             scale = problem.scale
-            f, g = potentials.f * scale, potentials.g * scale
+            f, g, value = f * scale, g * scale, value * scale
             solution = Solution(f, g, scale * problem.epsilon, settings.tau_a, settings.tau_b)
             partials = solution.weight_partials(f, g, problem.a, problem.b)
-        terms = [(w, p) for w, p in zip((live_a, live_b), partials, strict=True) if w.requires_grad]
-        # The sum has the derivatives of <C, P> with P held, and adds nothing to the value.
-        value = with_envelope_gradient(value * scale, *terms) + (linear - linear.detach())
+        live_a, live_b = live_weights(a, b, problem)
+        live = ((w, p) for w, p in zip((live_a, live_b), partials, strict=True) if w.requires_grad)
+        terms = list(live) if torch.is_grad_enabled() else []
+        if isinstance(geometry, PointCloud) and gradients:
+            sides = zip((geometry.x, geometry.y), (rows, columns), gradients, wanted, strict=True)
+            for points, index, gradient, want in sides:
+                if want:
+                    terms.append((points, torch.zeros_like(points).index_copy(0, index, gradient)))
+        value = with_envelope_gradient(value, *terms)
+        if isinstance(geometry, CostFunction) and any(wanted):
+            linear = _linear(problem, solution)
+            # This has the derivatives of <C, P> with P held, and adds nothing to the value.
+            value = value + (linear - linear.detach())
     return StreamedCoupling(
         geometry=geometry,
         a=live_a,
@@ -109,7 +120,7 @@ def solve_streamed(
         regularized_cost=value,
         marginal_error=error,
         tolerance=settings.tolerance,
-        n_iterations=potentials.n_iterations,
+        n_iterations=solved.n_iterations,
         converged=bool(error <= settings.tolerance),
         tau_a=settings.tau_a,
         tau_b=settings.tau_b,
@@ -125,7 +136,7 @@ def _problem(geometry: Streamable, a: Tensor | None, b: Tensor | None, settings:
     if isinstance(settings.scale_cost, str):
         # The checks and messages of the dense path, on the one number that the scale is.
         summary = _cost_summary(geometry, a, b, settings.scale_cost).reshape(1, 1)
-        scale = cost_scale(summary, *(torch.ones_like(summary[0]),) * 2, settings.scale_cost)
+        scale = cost_scale(summary, summary.new_ones(1), summary.new_ones(1), settings.scale_cost)
     else:
         scale = cost_scale(like.new_zeros(1, 1), like, like, settings.scale_cost)
     rho_a, rho_b = (strength(tau, settings.epsilon) for tau in (settings.tau_a, settings.tau_b))
@@ -142,61 +153,71 @@ def _cost_summary(geometry: Streamable, a: Tensor, b: Tensor, name: str) -> Tens
     total, largest = a.new_zeros(()), a.new_tensor(-math.inf)
     rows, columns = ((w > 0).nonzero()[:, 0] for w in (a, b))
     massive, a, b = part(geometry, rows, columns), a[rows] / a.sum(), b[columns] / b.sum()
-    for block in row_slices(*massive.shape, a.device):
+    for block in row_slices(len(rows), len(columns), a.device):
         cost = massive.block(block, slice(None))
         total += a[block] @ (cost @ b)
         largest = torch.maximum(largest, cost.max())
     return total if name == "mean" else largest
 
 
-def _solve_massive(
-    problem: StreamedProblem, init: tuple[Tensor, Tensor] | None, settings: Settings
-) -> Potentials:
-    """Solve between the points with mass, then give all others the potential that a vanishing mass would have."""
-    rows, columns = ((w > 0).nonzero()[:, 0] for w in (problem.a, problem.b))
-    full = len(rows) == len(problem.a) and len(columns) == len(problem.b)
-    if full:
-        return _iterate(problem, init, settings)
-    massive = replace(
-        problem, geometry=part(problem.geometry, rows, columns), a=problem.a[rows], b=problem.b[columns]
-    )
-    start = None if init is None else (init[0][rows], init[1][columns])
-    solved = _iterate(massive, start, settings)
+def _wanted(geometry: Streamable) -> tuple[bool, bool]:
+    """Whether the value is to be differentiated in the sources and the targets (for a function: in what it uses)."""
+    if not torch.is_grad_enabled():
+        return False, False
+    if isinstance(geometry, PointCloud):
+        return geometry.x.requires_grad, geometry.y.requires_grad
+    live = geometry.block(slice(0, 1), slice(0, 1)).requires_grad
+    return live, live
+
+
+def _massive(problem: StreamedProblem, rows: Tensor, columns: Tensor) -> StreamedProblem:
+    """The problem between the points with mass; itself if all have some."""
+    if len(rows) == len(problem.a) and len(columns) == len(problem.b):
+        return problem
+    geometry = part(problem.geometry, rows, columns)
+    return replace(problem, geometry=geometry, a=problem.a[rows], b=problem.b[columns])
+
+
+def _extended(problem: StreamedProblem, rows: Tensor, columns: Tensor, solved: Potentials) -> Potentials:
+    """Potentials of all points, from those with mass: what a vanishing mass would have."""
     epsilon, absolute = problem.epsilon, problem.epsilon * float(problem.scale)
-    everything = [torch.arange(k, device=rows.device) for k in problem.geometry.shape]
-    f = softmin(part(problem.geometry, everything[0], columns), solved.g / epsilon, massive.b.log(), absolute)
-    g = softmin(
-        transposed(part(problem.geometry, rows, everything[1])), solved.f / epsilon, massive.a.log(), absolute
-    )
-    f, g = problem.tau_a * epsilon * f, problem.tau_b * epsilon * g
+    every_row, every_column = (torch.arange(k, device=rows.device) for k in problem.geometry.shape)
+    to_rows = part(problem.geometry, every_row, columns)
+    to_columns = transposed(part(problem.geometry, rows, every_column))
+    f = problem.tau_a * epsilon * softmin(to_rows, solved.g / epsilon, problem.b[columns].log(), absolute)
+    g = problem.tau_b * epsilon * softmin(to_columns, solved.f / epsilon, problem.a[rows].log(), absolute)
     return Potentials(f.index_copy(0, rows, solved.f), g.index_copy(0, columns, solved.g), solved.n_iterations)
 
 
 def _iterate(problem: StreamedProblem, init: tuple[Tensor, Tensor] | None, settings: Settings) -> Potentials:
     """Passes with corrections from the sample until the marginal error is within the tolerance."""
-    sample = Sample(problem)
-    f, g = sample.start(SAMPLE_TOLERANCE) if init is None else init
-    extrapolation, failures, best = _Extrapolation(problem), 0, None
-    corrected = False
-    for count in range(1, settings.max_iterations + 1):
+    generator = torch.Generator().manual_seed(0)
+    f, g = Sample(problem, generator).start(SAMPLE_TOLERANCE) if init is None else init
+    extrapolation, best = _Extrapolation(problem), _Best(f, g, g, math.inf)
+    passes = failures = 0
+    corrected, plain = False, True
+    while passes < settings.max_iterations:
         made = sweep(problem, f, g)
-        if best is None or made.error < best.error:
+        passes += 1
+        setback = not plain and made.error > SETBACK * best.error
+        if made.error < best.error:
             best = _Best(made.f, g, made.g, made.error)
         # The measured sum carries rounding too: stop a little below.
-        if made.error <= 0.9 * settings.tolerance:
+        if best.error <= 0.9 * settings.tolerance or not (math.isfinite(made.error) or setback):
             break
-        if made.error > SETBACK * best.error or not math.isfinite(made.error):
+        if setback:
             failures += corrected
             extrapolation.forget()
-            f, g, corrected = best.f, best.g_next, False
+            f, g, plain = best.f, best.g_next, True
             continue
-        f, step = made.f, made.g - g
-        corrected = failures < FAILURES
+        step = made.g - g
+        corrected, plain = failures < FAILURES, False
         if corrected:
+            changes = ((made.f - f).abs(), (step - step.mean()).abs())
             tolerance = min(SAMPLE_TOLERANCE, SAMPLE_FRACTION * made.error)
-            step += sample.correct(f, g, made.g, tolerance)
-        g = extrapolation.next(g, step)
-    return Potentials(best.f, best.g, count)
+            step = step + Sample(problem, generator, changes).correct(made.f, g, made.g, tolerance)
+        f, g = made.f, extrapolation.next(g, step)
+    return Potentials(best.f, best.g, passes)
 
 
 class _Best(NamedTuple):
@@ -238,27 +259,44 @@ class _Extrapolation:
         return (points[-1] + steps[-1] - share @ (points.diff(dim=0) + differences)).to(point)
 
 
-def _measured(problem: StreamedProblem, potentials: Potentials) -> tuple[Tensor, PlanSums]:
-    """<C, P> in the cost's units, differentiable in C with P held, and the sums over the plan in scaled units."""
-    epsilon, geometry = problem.epsilon, problem.geometry
-    of_row = potentials.f / epsilon + problem.a.log()
-    of_column = potentials.g / epsilon + problem.b.log()
+def _measured(
+    problem: StreamedProblem, potentials: Potentials, wanted: tuple[bool, bool]
+) -> tuple[PlanSums, tuple[Tensor, Tensor] | tuple[()]]:
+    """The sums over the plan in scaled units, and the gradients of <C, P> with P held that a cloud wants."""
+    geometry, epsilon = problem.geometry, problem.epsilon
+    of_row, of_column = potentials.f / epsilon + problem.a.log(), potentials.g / epsilon + problem.b.log()
+    exponents = Exponents(geometry, of_row, of_column, epsilon * float(problem.scale))
+    pullback = None
+    if isinstance(geometry, PointCloud) and any(wanted):
+        pullback = Pullback(geometry.x, geometry.y, geometry.cost, wanted=wanted)
     rows, columns = torch.empty_like(problem.a), torch.zeros_like(problem.b)
+    spent = problem.a.new_zeros((), dtype=torch.float64)
+    for block in exponents.blocks():
+        exponent = exponents.rows(block)
+        mass = exponent.exp()
+        rows[block] = mass.sum(1)
+        columns += mass.sum(0)
+        spent += torch.dot(mass.flatten(), exponent.flatten())
+        if pullback is not None:
+            pullback.add(block, mass)
+    # C / epsilon = of_row + of_column - exponent.
+    cost = epsilon * (rows.double() @ of_row.double() + columns.double() @ of_column.double() - spent)
+    return PlanSums(rows, columns, cost.to(rows)), () if pullback is None else pullback.gradients(rows, columns)
 
-    def contribution(block: slice) -> tuple[Tensor, Tensor, Tensor]:
-        cost = geometry.block(block, slice(None))
+
+def _linear(problem: StreamedProblem, solution: Solution) -> Tensor:
+    """<C, P> in the cost's units, differentiable in what a cost function uses, with P held; costs are not kept."""
+    of_row, of_column = (
+        potential / solution.epsilon + weights.log()
+        for potential, weights in ((solution.f, problem.a), (solution.g, problem.b))
+    )
+
+    def contribution(block: slice) -> Tensor:
+        cost = problem.geometry.block(block, slice(None))
         with torch.no_grad():
-            mass = torch.sub(of_column, cost, alpha=1 / (epsilon * float(problem.scale)))
-            mass.add_(of_row[block, None]).exp_()
-            total = (mass * cost).sum()
-        if torch.is_grad_enabled() and cost.requires_grad:
-            total = with_envelope_gradient(total, (cost, mass))
-        return total, mass.sum(1), mass.sum(0)
+            mass = torch.sub(of_column, cost / solution.epsilon).add_(of_row[block, None]).exp_()
+        return with_envelope_gradient((mass * cost).sum(), (cost, mass))
 
-    linear = problem.a.new_zeros(())
-    n, m = geometry.shape
-    for block in row_slices(n, m, columns.device, GRADIENT_BLOCK if torch.is_grad_enabled() else 1):
-        total, rows[block], of_block = checkpoint(contribution, block, use_reentrant=False, preserve_rng_state=False)
-        columns += of_block
-        linear = linear + total
-    return linear, PlanSums(rows, columns, linear.detach() / problem.scale)
+    blocks = row_slices(len(problem.a), len(problem.b), problem.a.device)
+    parts = [checkpoint(contribution, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
+    return torch.stack(parts).sum()

@@ -7,6 +7,7 @@ The n x m plan is never made: asking for it raises, and the error names what to 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,13 @@ class StreamedCoupling(Coupling):
             TypeError: `chosen` is not a slice.
         """
         if not isinstance(chosen, slice):
-            raise TypeError(f"rows got a {type(chosen).__name__}, expected a slice of source points like slice(0, 100).")
+            raise TypeError(
+                f"rows got a {type(chosen).__name__}, expected a slice of source points like slice(0, 100)."
+            )
         return self._mass(chosen, conditional=False)
 
-    def apply(self, v: Float[Tensor, "m *k"]) -> Float[Tensor, "n *k"]:
-        """P v for a vector [m] or columns [m, k], in blocks.
+    def apply(self, v: Tensor) -> Tensor:
+        """P v for a vector [m] or columns [m, k], in blocks: [n] or [n, k].
 
         Raises:
             ValueError: v does not have one entry or row per target point.
@@ -133,4 +136,5 @@ class _BlockProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        return sum(ctx.matrix(rows).mT @ outer[rows] for rows in ctx.blocks), None, None
+        products = (ctx.matrix(rows).mT @ outer[rows] for rows in ctx.blocks)
+        return functools.reduce(Tensor.add_, products), None, None

@@ -1,8 +1,11 @@
-"""Drawings of transport: a plan as lines between two clouds, clouds over each other, a figure against the size."""
+"""Drawings of transport: a plan as lines between two clouds, clouds over each other, a figure against the size.
+
+Arrays may be whatever numpy understands, tensors on the CPU too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import holoviews as hv
@@ -14,7 +17,7 @@ from .colors import category_colors
 
 SOURCE, TARGET, LINE = "#0a84d0", "#e69f00", "#777777"
 # of each point; more make a blot
-DRAWS = 3
+DRAWS = 2
 
 
 def plan_lines(x: np.ndarray, y: np.ndarray, plan: np.ndarray, *, title: str, seed: int = 0) -> hv.Overlay:
@@ -29,6 +32,7 @@ def plan_lines(x: np.ndarray, y: np.ndarray, plan: np.ndarray, *, title: str, se
         title: What this is.
         seed: Of the draws.
     """
+    x, y, plan = np.asarray(x), np.asarray(y), np.asarray(plan)
     random = np.random.default_rng(seed)
     share = plan / plan.sum(axis=1, keepdims=True)
     target = (share.cumsum(axis=1)[:, None] < random.random((len(x), DRAWS))[..., None]).sum(axis=2)
@@ -50,37 +54,39 @@ def clouds(named: Mapping[str, np.ndarray], *, title: str) -> hv.Overlay:
         title: What this is.
     """
     colors = {"source": SOURCE, "target": TARGET, **category_colors(set(named) - {"source", "target"})}
-    return _plane(hv.Overlay([_dots(z, name, colors[name]) for name, z in named.items()]), title, legend="top_left")
+    return _plane(hv.Overlay([_dots(z, name, colors[name]) for name, z in named.items()]), title, legend="bottom")
 
 
-def against_size(table: pd.DataFrame, columns: Mapping[str, str], *, title: str, ylabel: str) -> hv.Overlay:
-    """Columns of a table against its column n, both axes logarithmic; every row is a dot, the line is their mean.
+def against_size(
+    rows: Sequence[Mapping[str, float]], columns: Mapping[str, str], *, title: str, ylabel: str
+) -> hv.Overlay:
+    """Figures against the size n; every row is a dot, the line is their mean.
 
     Args:
-        table: one row for each size and seed.
-        columns: {column: what the legend calls it}.
+        rows: "n" and figures by name, one row for each size and seed; a figure may be absent from some.
+        columns: {figure: what the legend calls it}.
         title: What this is.
         ylabel: What is counted, and in which direction it is better.
     """
-    colors = category_colors(columns.values())
+    table, colors = pd.DataFrame(list(rows)), category_colors(columns.values())
     drawn: list[Any] = []
     for column, name in columns.items():
-        rows = table[["n", column]].rename(columns={column: "figure"})
-        mean = rows.groupby("n", as_index=False).mean()
-        line, dots = hv.Curve(mean, "n", "figure", label=name), hv.Scatter(rows, "n", "figure")
+        figures = table[["n", column]].dropna().rename(columns={column: "figure"})
+        mean = figures.groupby("n", as_index=False).mean()
+        line, dots = hv.Curve(mean, "n", "figure", label=name), hv.Scatter(figures, "n", "figure")
         drawn.append(both(line, bokeh={"color": colors[name]}, mpl={"color": colors[name]}))
         drawn.append(both(dots, bokeh={"color": colors[name], "size": 6}, mpl={"color": colors[name], "s": 22}))
-    axes = {"logx": True, "logy": True, "xlabel": "points", "ylabel": ylabel}
+    axes = {"xticks": sorted(table["n"].unique()), "ylim": (0, None), "xlabel": "points", "ylabel": ylabel}
     return framed(both(hv.Overlay(drawn), bokeh=axes, mpl=axes), title=title, size=(520, 320), legend="right")
 
 
 def _dots(points: np.ndarray, name: str, color: str) -> hv.Points:
-    dots = hv.Points(points, label=name)
+    dots = hv.Points(np.asarray(points), label=name)
     return both(dots, bokeh={"color": color, "size": 5}, mpl={"color": color, "s": 12})
 
 
 def _plane(overlay: hv.Overlay, title: str, legend: str | None) -> hv.Overlay:
     plain: dict[str, Any] = {"xaxis": None, "yaxis": None, "show_legend": legend is not None}
     overlay = both(overlay, bokeh={**plain, "data_aspect": 1}, mpl=plain)
-    overlay = framed(overlay, title=title, size=(260, 260), legend=legend)
+    overlay = framed(overlay, title=title, size=(260 if legend is None else 320, 260), legend=legend)
     return overlay.opts(aspect="equal", backend="matplotlib")  # a length is the same in both directions

@@ -26,11 +26,24 @@ def test_readme_aligns_two_arrays_of_ones_own(tmp_path, monkeypatch, capsys):
     np.save(tmp_path / "image.npy", latent @ random.normal(size=(8, 40)))
     np.save(tmp_path / "text.npy", latent @ random.normal(size=(8, 30)))
     monkeypatch.chdir(tmp_path)
-    (block,) = python_blocks("README.md")
+    block, _ = python_blocks("README.md")
     exec(compile(block, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["image -> text", "text -> image"]
     assert all(float(re.search(r": ([\d.]+)", line)[1]) > 0.8 for line in lines)
+    assert len(block.strip().splitlines()) <= 10
+
+
+def test_readme_transports_two_clouds(capsys):
+    _, block = python_blocks("README.md")
+    torch.manual_seed(0)
+    exec(compile(block, "README.md", "exec"), {})
+    solved, mapped, loss = capsys.readouterr().out.splitlines()
+    assert solved.startswith("converged: True")
+    assert float(re.search(r"error (\S+),", solved)[1]) <= 1e-5
+    assert mapped.endswith("(10, 8)")
+    # both clouds are normal with equal spread, one apart in each of 8 axes: 8 in theory, more in samples of this size
+    assert 7 < float(re.search(r"divergence ([\d.]+)", loss)[1]) < 11
     assert len(block.strip().splitlines()) <= 10
 
 

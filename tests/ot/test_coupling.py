@@ -24,16 +24,96 @@ def test_map_on_the_old_points_is_the_barycenter(make_clouds):
     assert (solution.map(x) - barycenter).abs().max() <= 1e-13
 
 
-def test_jacobian_of_the_map_is_the_conditional_covariance(make_clouds):
-    # For the squared distance J(x) = (2 / epsilon) Cov(y | x), symmetric and positive semi-definite.
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine", "geodesic"])
+def test_jacobian_is_that_of_autograd(make_clouds, cost):
+    x, y, a, b = make_clouds()
+    solution = ot.sinkhorn(ot.PointCloud(x, y, cost), a, b)
+    new = x[:4] + 0.3
+    expected = torch.stack([torch.autograd.functional.jacobian(lambda p: solution.map(p[None])[0], p) for p in new])
+    torch.testing.assert_close(solution.jacobian(new), expected)
+
+
+def test_jacobian_for_the_squared_distance_is_the_conditional_covariance(make_clouds):
+    # J(x) = (2 / epsilon) Cov(y | x), symmetric and positive semi-definite.
     x, y, a, b = make_clouds()
     solution = ot.sinkhorn(ot.PointCloud(x, y), a, b)
     new = torch.tensor([0.3, -0.2, 0.1], dtype=x.dtype, device=x.device)
-    jacobian = torch.autograd.functional.jacobian(lambda p: solution.map(p[None])[0], new)
     score = (solution.g - (new - y).square().sum(1)) / solution.epsilon_absolute + b.log()
     p = score.softmax(0)
     centered = y - p @ y
+    jacobian = solution.jacobian(new[None])[0]
     torch.testing.assert_close(jacobian, 2 / solution.epsilon_absolute * (centered.mT * p) @ centered)
+    assert torch.linalg.eigvalsh(jacobian).min() >= 0
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "cosine"])
+def test_jacobian_is_differentiable_batched_and_blockwise(make_clouds, monkeypatch, cost):
+    x, y, _, _ = make_clouds(n=8, m=10, d=2)
+    batch = ot.sinkhorn(ot.PointCloud(x.reshape(2, 4, 2), y.reshape(2, 5, 2), cost), tolerance=1e-10)
+    one = ot.sinkhorn(ot.PointCloud(x[:4], y[:5], cost), tolerance=1e-10)
+    whole = batch.jacobian(x.reshape(2, 4, 2))
+    assert whole.shape == (2, 4, 2, 2)
+    torch.testing.assert_close(whole[0], one.jacobian(x[:4]))
+    monkeypatch.setattr("labkit.ot.plan.BLOCK_ENTRIES", {"cpu": 30})
+    torch.testing.assert_close(batch.jacobian(x.reshape(2, 4, 2)), whole)
+    assert torch.autograd.gradcheck(one.jacobian, (x[:3] + 0.1).requires_grad_())
+
+
+@pytest.mark.parametrize("taus", [(1.0, 1.0), (0.8, 0.9), (1.0, 0.7), (0.7, 1.0)])
+def test_dual_gap_bounds_the_error_of_the_value(make_clouds, taus):
+    x, y, a, b = make_clouds()
+    options = {"tau_a": taus[0], "tau_b": taus[1], "max_iterations": 100_000}
+    best = ot.sinkhorn(ot.PointCloud(x, y), a, b, tolerance=1e-12, **options)
+    gaps = []
+    for tolerance in (3e-1, 1e-2, 1e-4, 1e-8):
+        solution = ot.sinkhorn(ot.PointCloud(x, y), a, b, tolerance=tolerance, **options)
+        error = best.regularized_cost - solution.regularized_cost
+        assert -1e-12 <= error <= solution.dual_gap + 1e-12
+        gaps.append(float(solution.dual_gap))
+    assert 0 <= gaps[3] <= 1e-6 * gaps[0]
+    assert gaps[2] <= 1e-2 * gaps[0]
+
+
+def test_dual_gap_is_the_objective_of_the_rounded_plan_minus_the_dual_value(make_clouds):
+    x, y, a, b = make_clouds()
+    solution = ot.sinkhorn(ot.PointCloud(x, y), a, b, tolerance=0.1)
+    plan, product = ot.round_to_marginals(solution.plan, a, b), torch.outer(a, b)
+    entropy = (plan * (plan / product).log() - plan + product).sum()
+    primal = (plan * solution.geometry.matrix()).sum() + solution.epsilon_absolute * entropy
+    torch.testing.assert_close(solution.dual_gap, primal - solution.regularized_cost)
+
+
+def test_dual_gap_in_batches_in_single_precision_and_with_points_of_weight_zero(make_clouds, monkeypatch):
+    problems = [make_clouds(n=12, m=10, seed=seed) for seed in range(3)]
+    x, y, a, b = (torch.stack(tensors) for tensors in zip(*problems, strict=True))
+    a = torch.cat([torch.zeros_like(a[:, :1]), a[:, 1:]], 1)
+    a = a / a.sum(1, keepdim=True)
+    double = ot.sinkhorn(ot.PointCloud(x, y), a, b).dual_gap
+    monkeypatch.setattr("labkit.ot.plan.BLOCK_ENTRIES", {"cpu": 90})
+    for k in range(3):
+        one = ot.sinkhorn(ot.PointCloud(x[k], y[k]), a[k], b[k], tolerance=1e-6)
+        assert 0 <= one.dual_gap <= 1e-4
+    single = ot.sinkhorn(ot.PointCloud(x.float(), y.float()), a.float(), b.float())
+    assert double.shape == single.dual_gap.shape == (3,)
+    assert ((double >= 0) & (single.dual_gap >= 0)).all()
+    torch.testing.assert_close(single.dual_gap, double, rtol=0.5, atol=1e-3)
+
+
+def test_dual_gap_with_forbidden_pairs(make_clouds):
+    x, y, a, b = make_clouds(n=6, m=5)
+    geometry = ot.Restricted(ot.PointCloud(x, y), forbidden=[(0, 0), (3, 2)])
+    loose = ot.sinkhorn(geometry, a, b, epsilon=0.2, tolerance=0.1)
+    assert loose.dual_gap == torch.inf or loose.dual_gap > 0
+    relaxed = ot.sinkhorn(geometry, a, b, epsilon=0.2, tau_a=0.9, tau_b=0.9, tolerance=1e-9)
+    assert 0 <= relaxed.dual_gap <= 1e-9
+
+
+def test_plan_is_kept(make_clouds):
+    x, y, _, _ = make_clouds()
+    solution = ot.sinkhorn(ot.PointCloud(x.requires_grad_(), y))
+    assert solution.plan is solution.plan
+    with torch.no_grad():
+        assert solution.plan.data_ptr() == ot.Coupling.plan.fget(solution).data_ptr()
 
 
 def test_barycenter_contracts_the_variance(make_clouds):

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import ot
+from labkit.ot import divergence
+from labkit.ot.problem import Settings
 
 TIGHT = {"tolerance": 1e-11, "max_iterations": 100_000}
 
@@ -190,3 +192,65 @@ def test_refuses_different_masses_unless_relaxed(make_clouds):
     with pytest.raises(ValueError, match="relax the marginals"):
         ot.sinkhorn_divergence(x, y, a, 2 * b)
     assert ot.sinkhorn_divergence(x, y, a, 2 * b, tau_a=0.9, tau_b=0.9) > 0
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.8])
+@pytest.mark.parametrize("batch", [False, True])
+def test_one_batch_of_three_is_three_in_turn(make_clouds, tau, batch):
+    x, y, a, b = make_clouds(n=8, m=8)
+    x = torch.stack([x, x + 0.2]) if batch else x
+    inputs = tuple(t.requires_grad_() for t in (x, y, a.log(), b.log()))
+    settings = Settings(0.2, "mean", tau, tau, 1e-11, 20_000)
+    results = []
+    for solver in (divergence.in_turn, divergence.together):
+        three = solver(ot.PointCloud(x, y), (inputs[2].softmax(0), inputs[3].softmax(0)), settings, [None] * 3)
+        values = torch.stack([v.broadcast_to(three.values[0].shape) for v in three.values])
+        results.append((values, three.epsilon, *torch.autograd.grad(values.square().sum(), inputs)))
+    torch.testing.assert_close(results[1], results[0])
+    # Potentials of one start the other.
+    again = divergence.together(
+        ot.PointCloud(x, y), (inputs[2].softmax(0), inputs[3].softmax(0)), settings, three.potentials
+    )
+    torch.testing.assert_close(torch.stack(again.values), results[1][0])
+
+
+@pytest.fixture
+def count_iterations(monkeypatch):
+    """A list that grows by the iterations of every problem that a divergence solves."""
+    counts, solve = [], divergence.solve
+
+    def counted(*arguments):
+        coupling = solve(*arguments)
+        counts.append(coupling.n_iterations)
+        return coupling
+
+    monkeypatch.setattr(divergence, "solve", counted)
+    return counts
+
+
+def test_warm_start_saves_iterations_and_changes_no_value(make_clouds, count_iterations):
+    x, y, a, b = make_clouds()
+    memory = ot.WarmStart()
+    options = {"epsilon": 0.02, "tolerance": 1e-6, "max_iterations": 20_000}
+    for step in range(3):
+        count_iterations.clear()
+        moved = x + 1e-4 * step
+        warm = ot.sinkhorn_divergence(moved, y, a, b, warm_start=memory, **options)
+        needed = sum(count_iterations)
+        count_iterations.clear()
+        cold = ot.sinkhorn_divergence(moved, y, a, b, **options)
+        torch.testing.assert_close(warm, cold, rtol=1e-5, atol=1e-7)
+        assert needed < sum(count_iterations) / 2 if step else needed == sum(count_iterations)
+    memory.clear()
+    count_iterations.clear()
+    ot.sinkhorn_divergence(moved, y, a, b, warm_start=memory, **options)
+    assert sum(count_iterations) > 2 * needed
+
+
+def test_warm_start_of_other_sizes_is_ignored(make_clouds):
+    memory = ot.WarmStart()
+    for n, dtype in ((30, torch.float64), (20, torch.float64), (20, torch.float32)):
+        x, y, _, _ = make_clouds(n=n, dtype=dtype)
+        value = ot.sinkhorn_divergence(x.requires_grad_(), y, warm_start=memory)
+        torch.testing.assert_close(value, ot.sinkhorn_divergence(x, y))
+        value.backward()

@@ -6,9 +6,12 @@ import numpy as np
 import ot as pot
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 
 from labkit import ot
 from labkit.ot.gromov import descend
+
+COSTS = ["euclidean", "sqeuclidean"]
 
 
 def space(x, cost="euclidean"):
@@ -180,3 +183,183 @@ def test_refuses_what_is_not_a_space(make_clouds):
         ot.gromov_wasserstein(good, space(y), a, 3 * b)
     with pytest.raises(ValueError, match="epsilon=0 must be positive"):
         ot.gromov_wasserstein(good, space(y), epsilon=0)
+    with pytest.raises(ValueError, match="method='exact' is unknown"):
+        ot.gromov_wasserstein(good, space(y), method="exact")
+    with pytest.raises(ValueError, match="tolerance=0 must be positive"):
+        ot.gromov_wasserstein(good, space(y), tolerance=0)
+    with pytest.raises(ValueError, match="max_iterations=0 must be at least 1"):
+        ot.gromov_wasserstein(good, space(y), max_iterations=0)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 15])
+def test_proximal_steps_are_those_of_pot(make_clouds, steps):
+    x, y, a, b = make_clouds(n=20, m=15)
+    dx, dy = (space(z).matrix() / space(z).matrix().mean() for z in (x, y))
+    start = torch.outer(a, b)  # From here there is no annealing, as in POT.
+    with pytest.warns(ot.NotConvergedWarning):
+        solution = ot.gromov_wasserstein(
+            *(ot.CostMatrix(d) for d in (dx, dy)),
+            *(a, b),
+            epsilon=0.5,
+            scale_cost=None,
+            method="proximal",
+            init_plan=start,
+            tolerance=1e-9,
+            max_iterations=steps,
+        )
+    arrays = (t.cpu().numpy() for t in (dx, dy, a, b))
+    expected = pot.gromov.entropic_gromov_wasserstein(
+        *arrays, epsilon=0.5, solver="PPA", tol=0, max_iter=steps, stopThr=1e-12
+    )
+    np.testing.assert_allclose(solution.plan.cpu(), expected, atol=1e-4)  # Inner problems are solved to 1e-3 at first.
+    assert torch.equal(solution.regularized_cost, solution.cost)
+
+
+def test_proximal_plan_has_no_entropy(copies):
+    x, y, order = copies
+    solution = ot.gromov_wasserstein(space(x), space(y), epsilon=0.05, method="proximal")
+    truth = torch.zeros(15, 15, dtype=x.dtype, device=x.device)
+    truth[torch.arange(15), order] = 1 / 15
+    torch.testing.assert_close(solution.plan, truth, atol=1e-3, rtol=0)
+    assert solution.cost < 1e-3
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
+@pytest.mark.parametrize("epsilon", [0.1, 0.02])
+def test_objective_is_not_above_that_of_pot(make_clouds, cost, epsilon):
+    x, y, _, _ = make_clouds(n=40, m=40, d=5)
+    dx, dy = (space(z, cost).matrix() / space(z, cost).matrix().mean() for z in (x, y))
+    ours = ot.gromov_wasserstein(space(x, cost), space(y, cost), epsilon=epsilon, tolerance=1e-6, max_iterations=2000)
+    absolute = float(ours.epsilon_absolute)
+    theirs = torch.as_tensor(
+        pot.gromov.entropic_gromov_wasserstein(dx.cpu().numpy(), dy.cpu().numpy(), epsilon=absolute, max_iter=300)
+    ).to(dx)
+    uniform = torch.full((40,), 1 / 40, dtype=x.dtype, device=x.device)
+    value = brute_force(dx, dy, theirs)
+    value = value + absolute * torch.special.xlogy(theirs, theirs / torch.outer(uniform, uniform)).sum()
+    assert ours.regularized_cost <= value + 1e-4
+
+
+def test_factorized_is_dense(make_clouds):
+    x, y, a, b = make_clouds(n=40, m=30)
+    fused = torch.rand(40, 30, dtype=x.dtype, device=x.device)
+    for cost in ("sqeuclidean", "cosine"):
+        factorized = space(x, cost), space(y, cost)
+        dense = [ot.CostMatrix(geometry.matrix()) for geometry in factorized]
+        mixed = factorized[0], dense[1]
+        options = {"epsilon": 0.1, "fused_cost": fused, "alpha": 0.8, "tolerance": 1e-7, "max_iterations": 2000}
+        first, *others = (ot.gromov_wasserstein(*pair, a, b, **options) for pair in (factorized, dense, mixed))
+        assert first.spaces.x.factor is not None
+        for other in others:
+            torch.testing.assert_close(other.plan, first.plan, rtol=1e-3, atol=1e-8)
+            torch.testing.assert_close(other.regularized_cost, first.regularized_cost, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", [lambda z: space(z, "sqeuclidean"), lambda z: space(z, "cosine"), ot.InnerProduct])
+def test_gradient_in_the_coordinates_is_that_of_finite_differences(make_clouds, make):
+    x, y, a, b = make_clouds(n=10, m=9, d=2)
+
+    def value(x, y):
+        options = {"epsilon": 3.0, "scale_cost": None, "tolerance": 1e-8, "max_iterations": 2000}
+        solution = ot.gromov_wasserstein(make(x), make(y), a, b, **options)
+        assert solution.spaces.x.factor is not None
+        return solution.regularized_cost
+
+    inputs = tuple(t.detach().requires_grad_() for t in (x, y))
+    assert torch.autograd.gradcheck(value, inputs, eps=1e-4, rtol=1e-4, atol=1e-6)
+
+
+def test_truncated_distances_say_how_far_off_they_are(make_clouds):
+    x, y, a, b = make_clouds(n=60, m=50, d=5)
+    geometries = space(x), space(y)
+    exact = [z.matrix() / (w @ z.matrix() @ w) for z, w in zip(geometries, (a, b), strict=True)]
+    for rank in (3, 20):
+        solution = ot.gromov_wasserstein(*geometries, a, b, epsilon=0.02, rank=rank)
+        assert solution.spaces.x.core.shape == (rank, rank)
+        truth = brute_force(*exact, solution.plan)
+        assert 0 < (truth.sqrt() - solution.cost.sqrt()).abs() <= 1.01 * solution.approximation_error
+    # With nearly all of the distances kept, nearly the same is found.
+    full = ot.gromov_wasserstein(*geometries, a, b, epsilon=0.02)
+    assert full.approximation_error == 0
+    assert solution.approximation_error < 0.1
+    torch.testing.assert_close(solution.cost, full.cost, rtol=0.05, atol=0)
+
+
+def test_gradient_with_truncated_distances_is_nearly_that_with_all(make_clouds):
+    x, y, a, b = make_clouds(n=50, m=40)
+    gradients = []
+    for rank in (None, 30):
+        points = x.clone().requires_grad_()
+        solution = ot.gromov_wasserstein(space(points), space(y), a, b, epsilon=0.1, rank=rank, tolerance=1e-6)
+        gradients.append(torch.autograd.grad(solution.regularized_cost, points)[0])
+    assert (gradients[1] - gradients[0]).norm() < 0.01 * gradients[0].norm()
+
+
+def test_second_derivatives_are_refused(make_clouds):
+    x, y, a, b = make_clouds(n=20, m=15)
+    points = x.clone().requires_grad_()
+    value = ot.gromov_wasserstein(space(points, "sqeuclidean"), space(y), a, b, epsilon=0.2).regularized_cost
+    gradient = torch.autograd.grad(value, points, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="first derivatives only"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("method", ["entropic", "proximal"])
+def test_gaussians_have_the_known_optimum(device, generator, method):
+    # For centered Gaussians with inner products the optimum is sum (lambda_i - mu_i)^2 over the sorted eigenvalues of
+    # the covariances (Delon, Desolneux, Salmona 2022, J. Appl. Prob. 59). A linear image of a sample attains it.
+    n, dtype = 100, torch.float64
+    z = torch.randn(n, 3, generator=generator, dtype=dtype)
+    z = z - z.mean(0)
+    z = torch.linalg.solve_triangular(torch.linalg.cholesky(z.T @ z / n), z.T, upper=False).T
+    first, second = torch.tensor([3.0, 1.5, 0.5], dtype=dtype), torch.tensor([2.0, 1.0, 0.0], dtype=dtype)
+    rotation = torch.linalg.qr(torch.randn(2, 2, generator=generator, dtype=dtype)).Q
+    x, y = z * first.sqrt(), (z * second.sqrt())[torch.randperm(n, generator=generator), :2] @ rotation
+    solution = ot.gromov_wasserstein(
+        ot.InnerProduct(x.to(device)),
+        ot.InnerProduct(y.to(device)),
+        epsilon=0.02,
+        scale_cost=None,
+        method=method,
+        n_starts=3,
+        max_iterations=1000,
+    )
+    optimum = (first - second).square().sum()
+    assert solution.converged
+    assert optimum - 1e-3 <= solution.cost.cpu() <= optimum + 0.01
+    assert solution.lower_bound <= optimum + 1e-6
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=strategies.integers(0, 1000), factor=strategies.floats(1e-3, 1e3), cost=strategies.sampled_from(COSTS))
+def test_laws(seed, factor, cost):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.randn(n, 2, generator=generator, dtype=torch.float64) for n in (16, 14))
+    options = {"epsilon": 0.3, "tolerance": 1e-7, "max_iterations": 3000}
+    solution = ot.gromov_wasserstein(space(x, cost), space(y, cost), **options)
+    rotation = torch.linalg.qr(torch.randn(2, 2, generator=generator, dtype=torch.float64)).Q
+    order = torch.randperm(16, generator=generator)
+    moved = ot.gromov_wasserstein(space((x @ rotation + 3)[order], cost), space(factor * y, cost), **options)
+    torch.testing.assert_close(moved.regularized_cost, solution.regularized_cost, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(moved.plan, solution.plan[order], rtol=1e-3, atol=1e-7)
+    swapped = ot.gromov_wasserstein(space(y, cost), space(x, cost), **options)
+    torch.testing.assert_close(swapped.regularized_cost, solution.regularized_cost, rtol=1e-6, atol=1e-8)
+
+
+def test_single_precision_reaches_its_gate(make_clouds):
+    x, y, _, _ = make_clouds(n=60, m=60, dtype=torch.float32)
+    solution = ot.gromov_wasserstein(space(x, "sqeuclidean"), space(y, "sqeuclidean"), epsilon=0.02, tolerance=1e-3)
+    assert solution.converged
+    assert solution.plan.dtype == torch.float32
+    assert (solution.plan.sum(1) - 1 / 60).abs().sum() + (solution.plan.sum(0) - 1 / 60).abs().sum() < 1e-4
+
+
+def test_objective_that_bends_upwards_settles(device):
+    # Random symmetric matrices are no distances: G is convex along some directions, and going all the way to the
+    # solution of each linearized problem runs in cycles.
+    generator = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(20, 20, generator=generator, dtype=torch.float64).to(device) for _ in range(2))
+    geometries = ot.CostMatrix((x + x.T).abs()), ot.CostMatrix((y + y.T).abs())
+    solution = ot.gromov_wasserstein(*geometries, epsilon=0.02, max_iterations=1000, tolerance=1e-5)
+    assert solution.converged
+    assert (solution.marginal_error <= 1e-6).all()

@@ -247,3 +247,21 @@ def test_autocast_changes_nothing(make_clouds, device):
         assert torch.equal(inside.map(x), plain.map(x))
         assert torch.equal(inside.apply(y), plain.apply(y))
     assert torch.equal(inside.regularized_cost, plain.regularized_cost)
+
+
+def test_an_earlier_coupling_is_a_start(make_clouds):
+    x, y, a, b = make_clouds()
+    options = {"epsilon": 0.02, "tolerance": 1e-6, "max_iterations": 20_000}
+    cold = ot.sinkhorn(ot.PointCloud(x.requires_grad_(), y), a, b, **options)
+    near = ot.PointCloud(x + 1e-4, y)
+    warm = ot.sinkhorn(near, a, b, init=cold, **options)
+    pair = ot.sinkhorn(near, a, b, init=(cold.f, cold.g), **options)
+    assert warm.n_iterations == pair.n_iterations < cold.n_iterations / 2
+    torch.testing.assert_close(warm.cost, cold.cost, rtol=1e-2, atol=0)
+
+
+def test_potentials_share_the_dual_value_equally(make_clouds):
+    x, y, a, b = make_clouds()
+    solution = ot.sinkhorn(ot.PointCloud(x, y), a, b, **TIGHT)
+    torch.testing.assert_close(a @ solution.f, b @ solution.g)
+    torch.testing.assert_close(a @ solution.f + b @ solution.g, solution.regularized_cost)

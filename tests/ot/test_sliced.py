@@ -97,10 +97,10 @@ def test_weights_count_as_copies(make_clouds):
 
 
 def test_many_equal_weights_survive_single_precision(device):
-    x = torch.randn(50_000, 2, generator=seeded()).to(device)
-    weights = torch.full((50_000,), 1 / 50_000, device=device)
-    uniform = ot.sliced_wasserstein(x, x + 1, generator=seeded(), n_projections=4).value
-    weighted = ot.sliced_wasserstein(x, x + 1, weights, weights, generator=seeded(), n_projections=4).value
+    x = torch.randn(20_000, 2, generator=seeded()).to(device)
+    weights = torch.full((20_000,), 1 / 20_000, device=device)
+    uniform = ot.sliced_wasserstein(x, x + 1, generator=seeded(), n_projections=2).value
+    weighted = ot.sliced_wasserstein(x, x + 1, weights, weights, generator=seeded(), n_projections=2).value
     torch.testing.assert_close(weighted, uniform, rtol=1e-4, atol=0)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import holoviews as hv
 import numpy as np
-import pandas as pd
 import pytest
 
 from labkit import views
@@ -39,7 +38,11 @@ def test_lines_of_a_spread_plan_go_where_its_mass_is():
 
 @pytest.mark.parametrize("backend", ["bokeh", "matplotlib"])
 def test_every_drawing_renders(backend):
-    table = pd.DataFrame({"n": [10, 10, 100, 100], "gap": [0.1, 0.2, 0.01, 0.02], "bound": [0.3, 0.3, 0.1, 0.2]})
+    table = [
+        {"n": 10, "gap": 0.1, "bound": 0.3},
+        {"n": 10, "gap": 0.2, "bound": 0.3},
+        {"n": 99, "gap": 0.01, "bound": 0.1},
+    ]
     drawings = [
         views.plan_lines(X, Y, np.full((12, 9), 1 / 108), title="all to all"),
         views.clouds({"target": Y, "flow": X}, title="two clouds"),
@@ -50,7 +53,7 @@ def test_every_drawing_renders(backend):
 
 
 def test_a_line_against_the_size_is_the_mean():
-    table = pd.DataFrame({"n": [10, 10, 100], "gap": [0.1, 0.3, 0.01]})
+    table = [{"n": 10, "gap": 0.1}, {"n": 10, "gap": 0.3}, {"n": 100, "gap": 0.01}]
     drawing = views.against_size(table, {"gap": "gap"}, title="gaps", ylabel="gap")
     (curve,) = [element for element in drawing if isinstance(element, hv.Curve)]
     np.testing.assert_allclose(curve["figure"], [0.2, 0.01])

@@ -34,7 +34,7 @@ METHODS = ("entropic", "proximal")
 INNER_RATIO = 0.1
 MOVE_RATIO = 1e-3
 INNER_ITERATIONS = 2000
-LOOSEST_INNER = 0.03
+LOOSEST_INNER = 1e-3
 # Above this error potentials of the last problem are no better a start than none.
 COLD_ERROR = 0.7
 # Moves that single precision resolves in a problem in double precision.

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from labkit.ot.cost import Geometry, PointCloud, full_precision, lift, require_finite
+from labkit.ot.restricted import Restricted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,6 +202,8 @@ def mean_scale(geometry: Geometry | InnerProduct, space: Space, weights: Tensor)
 def _require_one_space(geometry: Geometry | InnerProduct, name: str) -> None:
     if isinstance(geometry, InnerProduct):
         return
+    if isinstance(geometry, Restricted):
+        raise TypeError(f"{name} is Restricted: pairs are forbidden between two spaces, not within one.")
     if isinstance(geometry, PointCloud) and (geometry.symmetric or torch.equal(geometry.x, geometry.y)):
         return
     matrix = geometry.matrix().detach()

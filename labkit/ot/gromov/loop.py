@@ -11,6 +11,7 @@ Lorenz, Maass 2009 (Comput. Optim. Appl. 42); for transport Rakotomamonjy, Flama
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -64,6 +65,9 @@ def iterate(
     """Repeat `step(plan, inner_tolerance)` until its solution is the plan that it was linearized at.
 
     Converged means: within `tolerance` in L1 as a fraction of the mass, with marginals within a tenth of it.
+
+    Raises:
+        FloatingPointError: The plan is not finite or has no mass left.
     """
     tightest, inner, change = INNER_RATIO * tolerance, LOOSEST_INNER, float("inf")
     for n_iterations in range(1, max_iterations + 1):
@@ -72,6 +76,11 @@ def iterate(
         solution = coupling.plan
         change = float(((solution - plan).abs().sum((-2, -1)) / solution.sum((-2, -1))).max())
         plan = moved
+        if not math.isfinite(change):
+            raise FloatingPointError(
+                "the plan overflowed or lost all of its mass: epsilon, or the price of leaving mass, is too small for "
+                "the range of the distances. Raise epsilon or tau_a and tau_b, use float64, or start by init_plan."
+            )
         if change <= tolerance and bool((error <= tightest).all()):
             return Settled(coupling, n_iterations, True)
     return Settled(coupling, max_iterations, False)

@@ -1,7 +1,7 @@
 """Partial Gromov-Wasserstein: match a given mass of two spaces, and choose which.
 
     min_P  alpha G(P) + (1 - alpha) <M, P>
-           + epsilon [KL(P | a b^T) + KL(a - P 1 | (|b| - s) a) + KL(b - P^T 1 | (|a| - s) b)]
+           + epsilon [KL(P | a b^T) + KL(a - P 1 | (|a| - s) a) + KL(b - P^T 1 | (|b| - s) b)]
     P >= 0,   P 1 <= a,   P^T 1 <= b,   |P| = s
 
 Each linearized problem is partial transport, which is balanced transport with one more point on each side (see

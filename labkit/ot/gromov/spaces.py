@@ -72,7 +72,9 @@ class Spaces:
 
     def distortion(self, plan: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch"]:
         """G(P) = sum_ijkl (D_x[i, k] - D_y[j, l])^2 P_ij P_kl for a plan with any marginals; >= 0 up to rounding."""
-        p, q, state = plan.sum(-1), plan.sum(-2), self.state(plan)
+        return self._distortion(plan.sum(-1), plan.sum(-2), self.state(plan))
+
+    def _distortion(self, p: Tensor, q: Tensor, state: Tensor) -> Tensor:
         squares = (self.x.squares_times(p) * p).sum(-1) + (self.y.squares_times(q) * q).sum(-1)
         return squares - 2 * (self.crossed(state) * state).sum((-2, -1))
 
@@ -117,7 +119,18 @@ class Spaces:
     def product(self) -> Float[Tensor, "*batch n m"]:
         """The coupling a b^T / sqrt(|a| |b|), which knows nothing; its marginals are a and b where the masses agree."""
         mass = (self.a.sum(-1) * self.b.sum(-1)).sqrt()
-        return self.a[..., :, None] * self.b[..., None, :] / mass[..., None, None]
+        return self.a[..., :, None] * (self.b / mass[..., None])[..., None, :]
+
+    def product_objective(self) -> Float[Tensor, "*batch"]:
+        """The objective of `product`, which is not made for it."""
+        root = (self.b.sum(-1) / self.a.sum(-1)).sqrt()[..., None]
+        p, q = self.a * root, self.b / root
+        state = self.x.compress(p[..., None]) @ self.y.compress(q[..., None]).mT / p.sum(-1)[..., None, None]
+        value = self.alpha * self._distortion(p, q, state)
+        if self.fused is None:
+            return value
+        fused = (self.fused.detach() @ q[..., None])[..., 0]
+        return value + (1 - self.alpha) * (fused * p).sum(-1) / p.sum(-1)
 
 
 def make_spaces(
@@ -170,7 +183,7 @@ def make_spaces(
         fused = fused / cost_scale(fused.detach(), a, b, "mean")[..., None, None]
     share_a, share_b = (w / w.sum(-1, keepdim=True) for w in (a, b))
     relative = Spaces(x, y, share_a, share_b, fused, alpha, torch.ones_like(a[..., 0]))
-    unit = relative.objective(relative.product())
+    unit = relative.product_objective()
     return replace(relative, a=a, b=b, unit=torch.where(unit > 0, unit, 1.0))
 
 
@@ -192,12 +205,14 @@ def checked_plan(plan: Tensor, spaces: Spaces) -> Float[Tensor, "*batch n m"]:
 
     Raises:
         TypeError: Not a floating-point tensor.
-        ValueError: Another shape, negative, or not finite.
+        ValueError: Another shape, negative, not finite, or without any mass.
     """
     require_finite(plan, "init_plan")
     shape = (*spaces.a.shape, spaces.b.shape[-1])
     if plan.shape != shape or (plan < 0).any():
         raise ValueError(f"init_plan has shape {tuple(plan.shape)}, expected masses >= 0 of shape {tuple(shape)}.")
+    if (plan.sum((-2, -1)) <= 0).any():
+        raise ValueError("init_plan has no mass: at least one pair needs a positive one.")
     return plan.detach().to(spaces.a)
 
 

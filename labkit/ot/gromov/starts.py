@@ -33,7 +33,7 @@ ANNEAL_TOLERANCE = 0.03
 ANNEAL_ITERATIONS = 20
 RANDOM_PAIRS = 3
 # Entries of all plans that are descended from together: small problems are bound by calls, accelerators by launches.
-BATCH_ENTRIES = {"cpu": 2**14}
+BATCH_ENTRIES = {"cpu": 2**15}
 LARGE_BATCH_ENTRIES = 2**26
 
 
@@ -131,7 +131,7 @@ def search(spaces: Spaces, method: Method, starts: Starts) -> Search:
 
 def anneal(spaces: Spaces, plan: Float[Tensor, "*batch n m"], method: Method) -> Descent:
     """`descend`, after rough descents at larger epsilon that take at most half of the steps."""
-    product = spaces.objective(spaces.product()) / spaces.unit
+    product = spaces.product_objective() / spaces.unit
     levels = epsilon_schedule(ANNEAL_START * float(product.max()), method.epsilon)[:-1]
     rough = spaces.cast(torch.float32) if method.tolerance < SINGLE_TOLERANCE else spaces
     stage, budget = None, min(ANNEAL_ITERATIONS * len(levels), method.max_iterations // 2)

@@ -117,8 +117,11 @@ class _Alternation:
             tolerance=tolerance,
             max_iterations=INNER_ITERATIONS,
         )
-        coupling = solve(CostMatrix(cost), spaces.a, spaces.b, settings, self.potentials)
-        self.potentials = coupling.f, coupling.g
+        # Costs and epsilon are proportional to the mass, and so are the potentials.
+        units = mass[..., None]
+        init = None if self.potentials is None else (self.potentials[0] * units, self.potentials[1] * units)
+        coupling = solve(CostMatrix(cost), spaces.a, spaces.b, settings, init)
+        self.potentials = coupling.f / units, coupling.g / units
         if 1 in (self.settings.tau_a, self.settings.tau_b):  # The mass is fixed.
             return Step(coupling, coupling.plan, coupling.marginal_error)
         ratio = (mass / coupling.plan.sum((-2, -1))).sqrt()

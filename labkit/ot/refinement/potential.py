@@ -27,10 +27,7 @@ if TYPE_CHECKING:
 SAMPLE = 2048
 EPSILON = 0.03
 SETTINGS = Settings(EPSILON, "mean", tau_a=1.0, tau_b=1.0, tolerance=0.01, max_iterations=1000)
-ROWS = 512
-# Up to so many pairs the bound is computed in full, beyond on a sample of sources.
-CERTIFIED_PAIRS = 2**28
-SAMPLED_PAIRS = 2**30
+ROWS, COLUMNS = 512, 4096
 
 
 class _Sample(NamedTuple):
@@ -59,7 +56,9 @@ class Potential:
 
 
 def _solve_sample(task: Task, generator: torch.Generator) -> _Sample:
-    rows, columns = (torch.randperm(count, generator=generator)[:SAMPLE].to(task.u.device) for count in (task.n, task.m))
+    rows, columns = (
+        torch.randperm(count, generator=generator)[:SAMPLE].to(task.u.device) for count in (task.n, task.m)
+    )
     u = task.u[rows]
     cost = task.cost(u, task.v[columns]) + task.offset[columns]
     a = u.new_full((len(u),), min(1.0, task.n / task.m) / len(u))
@@ -86,32 +85,37 @@ def _extend(task: Task, sample: _Sample, points: Tensor, offset: Tensor) -> Tens
 
 
 class Slack(NamedTuple):
-    """How far a matching may be from the best one, per source, and the standard error of that (0: it is certain)."""
+    """How far a matching may be from the best one, per source, and the standard error of that."""
 
     mean: float
     standard_error: float
 
 
-def bound_slack(task: Task, g: Tensor, match: Int[Tensor, " n"], generator: torch.Generator) -> Slack:
-    """Mean over sources of [c(i, match i) - g_(match i)] - min_j (c_ij - g_j), and what the counts could save."""
-    certified = task.n * task.m <= CERTIFIED_PAIRS
-    rows = torch.arange(task.n, device=task.u.device)
-    if not certified:
-        count = min(task.n, max(256, SAMPLED_PAIRS // task.m))
-        rows = torch.randperm(task.n, generator=generator)[:count].to(task.u.device)
-    u, v, g64 = task.u, task.v, (g - task.offset)
-    if certified:
-        task = Task(u.double(), v.double(), task.squared, task.offset.double(), task.unit, task.product)
-        g64 = g64.double()
-    slack = []
-    for part in rows.split(max(1, ROWS * SAMPLE // task.m)):
-        reduced = task.cost(task.u[part], task.v).sub_(g64)
-        slack.append(reduced.gather(1, match[part, None])[:, 0] - reduced.amin(1))
-    slack = torch.cat(slack).double()
+def bound_slack(task: Task, g: Tensor, target: Int[Tensor, " n"], rows: Int[Tensor, " k"] | None = None) -> Slack:
+    """Mean of [c(i, target i) - g_(target i)] - min_j (c_ij - g_j), plus what other counts could save.
+
+    Over some of the sources it is an estimate, over all of them (rows=None, in float64) it is certain.
+    """
+    u, v, price = task.u, task.v, g - task.offset
+    certain = rows is None
+    if rows is None:
+        u, v, price, rows = u.double(), v.double(), price.double(), torch.arange(task.n, device=u.device)
+    parts = []
+    for part in rows.split(ROWS):
+        own, least = (torch.full_like(u[part, 0], torch.inf) for _ in range(2))
+        for first in range(0, task.m, COLUMNS):
+            reduced = task.cost(u[part], v[first : first + COLUMNS]).sub_(price[first : first + COLUMNS])
+            least = torch.minimum(least, reduced.amin(1))
+            # By the same arithmetic as the minimum, so that a best target has no slack at all.
+            column = target[part] - first
+            here = (column >= 0) & (column < reduced.shape[1])
+            own = torch.where(here, reduced.gather(1, torch.where(here, column, 0)[:, None])[:, 0], own)
+        parts.append(own - least)
+    slack = torch.cat(parts).double()
     counts = 0.0
     if not task.full:
-        floor, extra = divmod(task.n, task.m)
-        least = floor * g.double().sum() + g.double().sort().values[:extra].sum()
-        counts = float(g.double()[match].sum() - least) / task.n
-    error = 0.0 if certified or len(slack) < 2 else float(slack.std()) / math.sqrt(len(slack))
+        times, extra = divmod(task.n, task.m)
+        least = times * g.double().sum() + g.double().sort().values[:extra].sum()
+        counts = float(g.double()[target].sum() - least) / task.n
+    error = 0.0 if certain or len(slack) < 2 else float(slack.std()) / math.sqrt(len(slack))
     return Slack(float(slack.mean()) + counts, error)

@@ -22,9 +22,13 @@ CELL = 512
 # A cell may grow to so many times the average; of what exceeds it a random part is looked at.
 CROWD = 4
 PROBES = 8
+# Candidates from one cell. More would make torch sort whole rows: topk is fast up to 1 in 64.
+WIDTH = CELL // 64
 CENTER_SAMPLE = 32
 CENTER_STEPS = 4
-ROWS = 2**17
+# Sources that are looked after together: so many for each cell, and not fewer than ROWS.
+ROWS_PER_CELL = 32
+ROWS = 2**14
 BLOCK = 4096
 
 
@@ -45,14 +49,15 @@ def find_candidates(task: Task, potential: Potential, k: int, generator: torch.G
     """The k best targets of each source among the cells that it looks into (fewer if there are fewer targets)."""
     cells = _make_cells(task, potential, generator)
     price = potential.g - task.offset
-    parts = [_search(task, cells, price, rows, min(k, task.m)) for rows in torch.arange(task.n).split(ROWS)]
+    step = max(ROWS, ROWS_PER_CELL * len(cells.g))
+    parts = [_search(task, cells, price, rows, min(k, task.m)) for rows in torch.arange(task.n).split(step)]
     return Candidates(torch.cat([p.index for p in parts]), torch.cat([p.reduced for p in parts]))
 
 
 def _search(task: Task, cells: _Cells, price: Tensor, rows: Tensor, k: int) -> Candidates:
     rows = rows.to(task.u.device)
     probes = min(PROBES, len(cells.g))
-    width = min(k, max(len(members) for members in cells.members))
+    width = min(k, WIDTH, max(len(members) for members in cells.members))
     value = price.new_full((len(rows) * probes, width), torch.inf)
     index = torch.zeros(value.shape, dtype=torch.int32, device=value.device)
     asked = torch.cat(

@@ -10,7 +10,6 @@ the last m slots may stay empty unless every slot is needed.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -71,10 +70,10 @@ class Task:
         """Whether every slot is taken, and so every target equally often."""
         return self.n_slots == self.n
 
-    @cached_property
-    def optional(self) -> slice:
-        """The slots that may stay empty."""
-        return slice(self.n_slots, None) if self.full else slice(self.n_slots - self.m, None)
+    @property
+    def n_required(self) -> int:
+        """The first so many slots must be taken, the others may stay empty."""
+        return self.n_slots if self.full else self.n_slots - self.m
 
     def cost(self, u: Float[Tensor, "k d"], v: Float[Tensor, "l d"]) -> Float[Tensor, "k l"]:
         """Costs between points, without offsets."""
@@ -87,6 +86,12 @@ class Task:
         difference = self.v[targets.flatten()].unflatten(0, targets.shape)
         squares = difference.sub_(self.u[rows, None]).square_().sum(-1)
         return (squares if self.squared else squares.sqrt_()).add_(self.offset[targets])
+
+    def total(self, slots: Int[Tensor, " n"]) -> float:
+        """Sum of the costs of a matching."""
+        rows = torch.arange(self.n, device=slots.device)
+        parts = zip(rows.split(CHUNK), (slots % self.m).split(CHUNK), strict=True)
+        return sum(float(self.edge_cost(row, target[:, None]).double().sum()) for row, target in parts)
 
 
 def make_task(cloud: PointCloud) -> Task:

@@ -1,0 +1,77 @@
+"""The compiled loops against the same formulas in torch, and what they leave alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from labkit.ot import newton
+from labkit.ot.kernel import Kernel
+from labkit.ot.newton import SchurComplement, fused_loops
+from labkit.ot.problem import Problem
+
+pytest.importorskip("numba")
+
+
+def make_kernel(*, n=30, m=23, dtype=torch.float64, rho_a=float("inf"), rho_b=float("inf")):
+    generator = torch.Generator().manual_seed(0)
+    cost = torch.rand(n, m, generator=generator, dtype=dtype)
+    a, b = (torch.rand(k, generator=generator, dtype=dtype) for k in (n, m))
+    a[3] = b[5] = 0
+    one = torch.ones((), dtype=dtype)
+    problem = Problem(cost, a / a.sum(), b / b.sum(), 0.1, one, rho_a, rho_b, False, True)
+    return Kernel(problem, torch.zeros_like(a), torch.zeros_like(b), 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "m"), [(30, 23), (1, 1), (3, 9), (4, 2), (33, 8)])
+@pytest.mark.parametrize("rhos", [(float("inf"), float("inf")), (0.5, float("inf")), (float("inf"), 0.3), (0.2, 2.0)])
+def test_passes_are_those_of_torch(monkeypatch, dtype, n, m, rhos):
+    if min(n, m) < 6:
+        monkeypatch.setattr(torch.Tensor, "__setitem__", lambda *_: None)
+    compiled, plain = (make_kernel(n=n, m=m, dtype=dtype, rho_a=rhos[0], rho_b=rhos[1]) for _ in range(2))
+    compiled.advance(7, 0.0)
+    monkeypatch.setattr("labkit.ot.kernel.fused_loops", lambda matrix: None)
+    plain.advance(7, 0.0)
+    assert compiled.used == plain.used == 8
+    for name in ("u", "v", "rows", "columns", "alpha", "beta"):
+        torch.testing.assert_close(getattr(compiled, name), getattr(plain, name), rtol=1e-4 if dtype.itemsize == 4 else 1e-12, atol=0)
+
+
+def test_passes_stop_at_the_tolerance():
+    kernel = make_kernel()
+    kernel.advance(1000, 1e-3)
+    assert kernel.used < 1000
+    assert 1e-5 < float(kernel.error()) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_conjugate_gradients_are_those_of_torch(monkeypatch, dtype):
+    generator = torch.Generator().manual_seed(0)
+    plan = torch.rand(31, 22, generator=generator, dtype=dtype)
+    rows, columns = plan.sum(1), plan.sum(0)
+    gauge = torch.nn.functional.normalize(columns.sqrt(), dim=-1)
+    rhs = torch.randn(22, generator=generator, dtype=dtype)
+    for steps in (1, 3):
+        found = []
+        for loops in (fused_loops, lambda matrix: None):
+            monkeypatch.setattr(newton, "fused_loops", loops)
+            complement = SchurComplement(plan, 1 / rows, columns.rsqrt(), gauge)
+            found.append(complement.solve(rhs, torch.zeros(1, dtype=dtype), steps, direct=False))
+        assert found[0].steps == found[1].steps == steps
+        torch.testing.assert_close(found[0].x, found[1].x)
+
+
+def test_what_the_loops_do_not_apply_to():
+    assert fused_loops(torch.ones(3, 4)) is not None
+    assert fused_loops(torch.ones(2, 3, 4)) is None
+    assert fused_loops(torch.ones(3, 4).mT) is None
+    assert fused_loops(torch.ones(3, 4, device="meta")) is None
+
+
+def test_numba_is_not_imported_before_it_is_needed():
+    code = "import sys, labkit.ot; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
