@@ -126,9 +126,10 @@ def gmm(n: int, r: float, *, seed: int, batch: int = 0, dtype: torch.dtype = tor
 def aniso(n: int, r: float, *, seed: int, dtype: torch.dtype = torch.float64) -> Clouds:
     """Anisotropic, heavy-tailed, shifted clouds with Dirichlet weights."""
     random = np.random.default_rng(seed)
-    scales = 2.0 ** -np.arange(DIM).clip(max=8)
-    x = random.standard_t(3, size=(n, DIM)) * scales
-    y = random.standard_t(3, size=(n, DIM)) * random.permutation(scales) + 0.5 * random.normal(size=DIM)
+    scales = 2.0 ** (-np.arange(DIM) / 8)
+    x = random.standard_t(5, size=(n, DIM)) * scales
+    stretch = random.uniform(0.5, 1.5, size=DIM)
+    y = random.standard_t(5, size=(n, DIM)) * scales * stretch + 0.2 * random.normal(size=DIM)
     a, b = random.dirichlet(np.ones(n)), random.dirichlet(np.ones(n))
     x, y, a, b = (torch.from_numpy(values).to(dtype) for values in (x, y, a, b))
     return Clouds(x, y, a / a.sum(), b / b.sum(), r)

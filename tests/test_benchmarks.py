@@ -221,6 +221,14 @@ def test_the_memory_row_counts_kernel_matrices():
     assert 0.5 < figures["matrices"] < 12
 
 
+def test_the_row_of_large_clouds_matches_every_point_once_near_the_optimum():
+    figures = budget.isolated(budget.refine, 2500, 0, "cpu")
+    assert figures["unmatched"] == 0
+    assert -1e-6 < figures["gap"] < 0.02
+    assert 0.05 < figures["gigabytes"] < 4
+    assert figures["seconds"] > 0
+
+
 def test_the_limit_is_a_time():
     assert 0 < limit.loss_limit(64, 16, "cpu") < 1
 

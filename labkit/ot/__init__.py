@@ -29,6 +29,8 @@ from labkit.ot.gromov import (
     semirelaxed_gromov_wasserstein,
     unbalanced_gromov_wasserstein,
 )
+from labkit.ot.lowrank import sinkhorn_low_rank
+from labkit.ot.lowrank_coupling import LowRankCoupling
 from labkit.ot.maps import DebiasedMap, ProgressiveMap, debiased_map, progressive_map
 from labkit.ot.partial import partial_sinkhorn
 from labkit.ot.refine import Assignment, refine
@@ -48,6 +50,7 @@ __all__ = [
     "ExactCoupling",
     "GromovCoupling",
     "InnerProduct",
+    "LowRankCoupling",
     "LowerBounds",
     "NotConvergedWarning",
     "PointCloud",
@@ -72,6 +75,7 @@ __all__ = [
     "semirelaxed_gromov_wasserstein",
     "sinkhorn",
     "sinkhorn_divergence",
+    "sinkhorn_low_rank",
     "sliced_wasserstein",
     "unbalanced_gromov_wasserstein",
 ]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from labkit.ot.cost import PointCloud
 from labkit.ot.function import CostFunction
+from labkit.ot.keops import fused, fused_softmin
 from labkit.ot.kernel import prescribed_marginal, relaxation
 
 if TYPE_CHECKING:
@@ -141,6 +142,8 @@ def _product_form(cloud: PointCloud, f: Tensor, g: Tensor, epsilon: float) -> tu
 
 def softmin(geometry: Streamable, potential: Tensor, log_weights: Tensor, epsilon: float) -> Float[Tensor, " n"]:
     """-log sum_j w_j exp(g_j - C_ij / epsilon) for g = `potential` divided by epsilon; nothing can overflow."""
+    if isinstance(geometry, PointCloud) and fused(geometry):
+        return fused_softmin(geometry, potential + log_weights, epsilon)
     n = geometry.shape[0]
     result = potential.new_empty(n)
     exponents = Exponents(geometry, potential.new_zeros(n), potential + log_weights, epsilon)
@@ -154,12 +157,11 @@ def softmin(geometry: Streamable, potential: Tensor, log_weights: Tensor, epsilo
 def sweep(problem: StreamedProblem, f: Tensor, g: Tensor) -> Pass:
     """One iteration from g in one pass over the costs; `f` should be near the best one and keeps numbers in range."""
     epsilon, absolute = problem.epsilon, problem.epsilon * float(problem.scale)
-    exponents = Exponents(problem.geometry, f / epsilon, g / epsilon, absolute)
-    f_new, columns = torch.empty_like(f), torch.zeros_like(g)
-    for block in exponents.blocks():
-        kernel, log_rows, shift = _exponentiate(exponents, block, problem.b)
-        f_new[block] = problem.tau_a * (f[block] - epsilon * log_rows)
-        columns += (problem.a[block] * torch.exp((f_new[block] - f[block]) / epsilon + shift)) @ kernel
+    if fused(problem.geometry):
+        f_new = problem.tau_a * epsilon * softmin(problem.geometry, g / epsilon, problem.b.log(), absolute)
+        columns = torch.zeros_like(g)
+    else:
+        f_new, columns = _both_sums(problem, f, g)
     if bool((columns > torch.finfo(g.dtype).tiny).all() and torch.isfinite(columns).all()):
         best = g - epsilon * columns.log()
     else:
@@ -168,6 +170,33 @@ def sweep(problem: StreamedProblem, f: Tensor, g: Tensor) -> Pass:
     missing = (problem.b * columns - prescribed_marginal(problem.b, g, problem.rho_b)).abs().sum()
     error = 2 * float(missing) / float(problem.a.sum() + problem.b.sum())
     return Pass(f_new, problem.tau_b * best, error if not math.isnan(error) else math.inf)
+
+
+def _both_sums(problem: StreamedProblem, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """The best f for g, and the column sums of the kernel with it, from one exponential for each pair."""
+    epsilon = problem.epsilon
+    exponents = Exponents(problem.geometry, f / epsilon, g / epsilon, epsilon * float(problem.scale))
+    f_new, columns = torch.empty_like(f), torch.zeros_like(g)
+    for block in exponents.blocks():
+        kernel, log_rows, shift = _exponentiate(exponents, block, problem.b)
+        f_new[block] = problem.tau_a * (f[block] - epsilon * log_rows)
+        columns += (problem.a[block] * torch.exp((f_new[block] - f[block]) / epsilon + shift)) @ kernel
+    return f_new, columns
+
+
+def sweep_symmetric(problem: StreamedProblem, g: Tensor) -> Pass:
+    """One damped iteration of a cloud with itself, f <- (f + S f) / 2 (Feydy et al. 2019); the error is of (g, g)."""
+    epsilon = problem.epsilon
+    absolute = epsilon * float(problem.scale)
+    if fused(problem.geometry):
+        log_rows = g / epsilon - softmin(problem.geometry, g / epsilon, problem.b.log(), absolute)
+    else:
+        exponents = Exponents(problem.geometry, g / epsilon, g / epsilon, absolute)
+        log_rows = torch.cat([_exponentiate(exponents, block, problem.b)[1] for block in exponents.blocks()])
+    missing = (problem.a * log_rows.exp() - prescribed_marginal(problem.a, g, problem.rho_a)).abs().sum()
+    error = 2 * float(missing) / float(problem.a.sum())
+    best = problem.tau_a * (g - epsilon * log_rows)
+    return Pass(g, (g + best) / 2, error if not math.isnan(error) else math.inf)
 
 
 def _exponentiate(exponents: Exponents, block: slice, b: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:

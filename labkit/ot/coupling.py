@@ -169,7 +169,7 @@ class Coupling:
         """
         if isinstance(self.geometry, PointCloud) and self.geometry.cost == "sqeuclidean":
             return self._covariance(x_new) * (2 / self.epsilon_absolute)[..., None, None, None]
-        wanted = torch.is_grad_enabled()
+        wanted = torch.is_grad_enabled() and (x_new.requires_grad or self.f.requires_grad)
         with torch.enable_grad():
             points = x_new if x_new.requires_grad else x_new.detach().requires_grad_()
             image = self.map(points)

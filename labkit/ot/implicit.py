@@ -206,7 +206,8 @@ def _pull_back(
     grads = -epsilon * _share(by_row, a), -epsilon * _share(by_column, b)
     if cost is None:
         return *grads, plan
-    pullback = Pullback(*sources, cost)
+    x, y = sources
+    pullback = Pullback(x, y, cost)
     for block in row_blocks(plan.shape, plan.device):
         pullback.add(block, plan[..., block, :])
     return *grads, *pullback.gradients(plan.sum(-1), plan.sum(-2))

@@ -98,9 +98,7 @@ class Kernel:
         used: Passes and steps of conjugate gradients so far.
     """
 
-    def __init__(
-        self, problem: Problem, f: Tensor, g: Tensor, epsilon: float, matrix: Tensor | None = None
-    ) -> None:
+    def __init__(self, problem: Problem, f: Tensor, g: Tensor, epsilon: float, matrix: Tensor | None = None) -> None:
         self.problem, self.epsilon = problem, epsilon
         self.tau_a, self.tau_b = relaxation(problem.rho_a, epsilon), relaxation(problem.rho_b, epsilon)
         self.balanced = self.tau_a == self.tau_b == 1

@@ -137,7 +137,7 @@ def _solve(problem: Problem, tolerance: float, budget: int, init: tuple[Tensor, 
             schedule = epsilon_schedule(STAGE_START * spread, epsilon)
     else:
         f, g = init
-    rough = min(STAGE_TOLERANCE, STAGE_SHARE / max(problem.cost.shape[-2:]))
+    rough = max(tolerance, min(STAGE_TOLERANCE, STAGE_SHARE / max(problem.cost.shape[-2:])))
     share = (budget - used) // (2 * len(schedule))
     if share and len(schedule) > 1:
         single = cast(problem, torch.float32)

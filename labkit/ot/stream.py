@@ -20,7 +20,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from labkit.ot.blocks import Exponents, Streamable, StreamedProblem, part, row_slices, softmin, sweep, transposed
+from labkit.ot.blocks import (
+    Exponents,
+    Streamable,
+    StreamedProblem,
+    part,
+    row_slices,
+    softmin,
+    sweep,
+    sweep_symmetric,
+    transposed,
+)
 from labkit.ot.coarse import Sample
 from labkit.ot.cost import CostMatrix, Geometry, PointCloud, full_precision
 from labkit.ot.envelope import with_envelope_gradient
@@ -130,6 +140,7 @@ def solve_streamed(
 def _problem(geometry: Streamable, a: Tensor | None, b: Tensor | None, settings: Settings) -> StreamedProblem:
     like = torch.empty((), dtype=geometry.dtype, device=geometry.device)
     n, m = geometry.shape
+    symmetric = geometry.symmetric and a is b and settings.tau_a == settings.tau_b
     a, b = check_weights(a, (n,), like, "a"), check_weights(b, (m,), like, "b")
     if settings.tau_a == settings.tau_b == 1:
         b = match_mass(a, b)
@@ -140,7 +151,7 @@ def _problem(geometry: Streamable, a: Tensor | None, b: Tensor | None, settings:
     else:
         scale = cost_scale(like.new_zeros(1, 1), like, like, settings.scale_cost)
     rho_a, rho_b = (strength(tau, settings.epsilon) for tau in (settings.tau_a, settings.tau_b))
-    return StreamedProblem(geometry, a, b, settings.epsilon, scale, rho_a, rho_b)
+    return StreamedProblem(geometry, a, b, settings.epsilon, scale, rho_a, rho_b, symmetric)
 
 
 def _cost_summary(geometry: Streamable, a: Tensor, b: Tensor, name: str) -> Tensor:
@@ -193,25 +204,29 @@ def _iterate(problem: StreamedProblem, init: tuple[Tensor, Tensor] | None, setti
     """Passes with corrections from the sample until the marginal error is within the tolerance."""
     generator = torch.Generator().manual_seed(0)
     f, g = Sample(problem, generator).start(SAMPLE_TOLERANCE) if init is None else init
+    if problem.symmetric:
+        f = g = (f + g) / 2
     extrapolation, best = _Extrapolation(problem), _Best(f, g, g, math.inf)
-    passes = failures = 0
+    passes, failures, last = 0, 0, math.inf
     corrected, plain = False, True
     while passes < settings.max_iterations:
-        made = sweep(problem, f, g)
+        made = sweep_symmetric(problem, g) if problem.symmetric else sweep(problem, f, g)
         passes += 1
-        setback = not plain and made.error > SETBACK * best.error
+        failures += corrected and not made.error < last
+        setback = not plain and not made.error <= SETBACK * best.error
+        last = made.error
         if made.error < best.error:
             best = _Best(made.f, g, made.g, made.error)
         # The measured sum carries rounding too: stop a little below.
         if best.error <= 0.9 * settings.tolerance or not (math.isfinite(made.error) or setback):
             break
         if setback:
-            failures += corrected
             extrapolation.forget()
-            f, g, plain = best.f, best.g_next, True
+            f, g, corrected, plain = best.f, best.g_next, False, True
             continue
         step = made.g - g
-        corrected, plain = failures < FAILURES, False
+        # One cloud with itself has no slow part: its plain iteration halves the error.
+        corrected, plain = failures < FAILURES and not problem.symmetric, False
         if corrected:
             changes = ((made.f - f).abs(), (step - step.mean()).abs())
             tolerance = min(SAMPLE_TOLERANCE, SAMPLE_FRACTION * made.error)
@@ -234,8 +249,8 @@ class _Extrapolation:
 
     def __init__(self, problem: StreamedProblem) -> None:
         self.weights = problem.b / problem.b.sum()
-        # A balanced problem does not feel a constant in g.
-        self.centered = math.isinf(problem.rho_a) and math.isinf(problem.rho_b)
+        # A balanced problem does not feel a constant in g, unless f follows it.
+        self.centered = math.isinf(problem.rho_a) and math.isinf(problem.rho_b) and not problem.symmetric
         self.points: list[Tensor] = []
         self.steps: list[Tensor] = []
 

@@ -232,7 +232,9 @@ def test_objective_is_not_above_that_of_pot(make_clouds, cost, epsilon):
     ours = ot.gromov_wasserstein(space(x, cost), space(y, cost), epsilon=epsilon, tolerance=1e-6, max_iterations=2000)
     absolute = float(ours.epsilon_absolute)
     theirs = torch.as_tensor(
-        pot.gromov.entropic_gromov_wasserstein(dx.cpu().numpy(), dy.cpu().numpy(), epsilon=absolute, max_iter=300)
+        pot.gromov.entropic_gromov_wasserstein(
+            dx.cpu().numpy(), dy.cpu().numpy(), epsilon=absolute, max_iter=300, warn=False
+        )
     ).to(dx)
     uniform = torch.full((40,), 1 / 40, dtype=x.dtype, device=x.device)
     value = brute_force(dx, dy, theirs)
@@ -348,7 +350,7 @@ def test_laws(seed, factor, cost):
 
 def test_single_precision_reaches_its_gate(make_clouds):
     x, y, _, _ = make_clouds(n=60, m=60, dtype=torch.float32)
-    solution = ot.gromov_wasserstein(space(x, "sqeuclidean"), space(y, "sqeuclidean"), epsilon=0.02, tolerance=1e-3)
+    solution = ot.gromov_wasserstein(space(x, "sqeuclidean"), space(y, "sqeuclidean"), epsilon=0.02, tolerance=5e-4)
     assert solution.converged
     assert solution.plan.dtype == torch.float32
     assert (solution.plan.sum(1) - 1 / 60).abs().sum() + (solution.plan.sum(0) - 1 / 60).abs().sum() < 1e-4

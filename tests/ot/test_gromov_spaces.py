@@ -149,7 +149,7 @@ def test_product_of_unequal_masses(make_clouds):
     spaces = make_spaces((cloud(x), cloud(y)), (3 * a, 2 * b), None, (fused, 0.3), balanced=False)
     product = spaces.product()
     torch.testing.assert_close(product.sum(), a.new_tensor(6.0).sqrt())
-    torch.testing.assert_close(spaces.product_objective(), spaces.objective(product))
+    torch.testing.assert_close(spaces.product_objective, spaces.objective(product))
 
 
 def test_one_space_may_serve_a_batch(make_clouds):
@@ -175,3 +175,14 @@ def test_refusals(make_clouds):
         ot.InnerProduct([[1.0]])
     with pytest.raises(ValueError, match="cannot divide distances"):
         make_spaces((ot.CostMatrix(-cloud(x).matrix()), cloud(x)), (a, a), "mean", (None, 1.0))
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+def test_rounding_is_not_blown_up_to_distances(make_clouds, cost):
+    x, y, _, b = make_clouds(n=14, m=12)
+    alone = torch.zeros(14, dtype=x.dtype, device=x.device)
+    alone[3] = 1
+    for points, a in ((x, alone), (x[:1].expand(14, 3) + 0.1, None)):
+        spaces = make_spaces((cloud(points.contiguous(), cost), cloud(y)), (a, b), "mean", (None, 1.0))
+        expected = make_spaces((ot.CostMatrix(torch.zeros_like(x @ x.T)), cloud(y)), (a, b), "mean", (None, 1.0))
+        torch.testing.assert_close(spaces.unit, expected.unit)

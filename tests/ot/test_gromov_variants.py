@@ -237,6 +237,13 @@ def test_partial_refuses_an_impossible_mass(make_clouds, mass):
         ot.partial_gromov_wasserstein(space(x), space(y), a, 2 * b, mass=mass)
 
 
+@pytest.mark.parametrize("tau", [0.5, 0.95])
+def test_a_plan_without_mass_is_said(make_clouds, tau):
+    x, y, _, _ = make_clouds(dtype=torch.float32)
+    with pytest.raises(FloatingPointError, match="[Rr]aise epsilon"):
+        ot.unbalanced_gromov_wasserstein(space(x), space(y), epsilon=1e-5, tau_a=tau, tau_b=tau)
+
+
 @VARIANTS
 def test_degenerate_spaces(make_clouds, solve):
     x, y, _, _ = make_clouds()

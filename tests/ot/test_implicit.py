@@ -142,6 +142,29 @@ def test_forward_derivative_is_the_transpose_of_the_backward_one(make_clouds, ta
     torch.testing.assert_close(forward, expected)
 
 
+def test_single_precision_agrees_with_double(make_clouds):
+    x, y, _, _ = make_clouds(n=80, m=70)
+    gradients = []
+    for dtype in (torch.float64, torch.float32):
+        points = x.to(dtype).requires_grad_()
+        solution = ot.sinkhorn(ot.PointCloud(points, y.to(dtype)), tolerance=1e-5)
+        loss = solution.barycenter(y.to(dtype)).square().sum()
+        gradients.append(torch.autograd.grad(loss, points)[0].double())
+    assert torch.linalg.norm(gradients[1] - gradients[0]) <= 1e-3 * torch.linalg.norm(gradients[0])
+
+
+def test_half_precision_under_autocast(make_clouds, device):
+    x, y, _, _ = make_clouds(dtype=torch.float32)
+    x, y = x.bfloat16().requires_grad_(), y.bfloat16()
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        loss = ot.sinkhorn(ot.PointCloud(x, y)).plan.square().sum()
+    loss.backward()
+    full = x.detach().float().requires_grad_()
+    ot.sinkhorn(ot.PointCloud(full, y.float())).plan.square().sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(x.grad, full.grad.bfloat16())
+
+
 # ------------------------------------------------------------------------------------------------------- second order
 
 

@@ -40,7 +40,7 @@ PLANS = {
 over_values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
 over_plans = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS.keys())
 problems = given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(0, 10_000))
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=8, deadline=None)
 
 
 def drawn(n, m, d, seed):

@@ -28,7 +28,11 @@ def make_complement(device, *, n=9, m=7, dtype=torch.float64, batch=(), seed=0, 
     rows, columns = plan.sum(-1), plan.sum(-2)
     gauge = columns.sqrt()
     root = inverse_root(columns)
-    return plan, root, SchurComplement(plan, inverse_root(rows).square(), root, gauge / gauge.norm(dim=-1, keepdim=True))
+    return (
+        plan,
+        root,
+        SchurComplement(plan, inverse_root(rows).square(), root, gauge / gauge.norm(dim=-1, keepdim=True)),
+    )
 
 
 def hessian(plan):

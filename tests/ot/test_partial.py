@@ -39,7 +39,7 @@ def test_is_the_optimum_of_its_definition(make_clouds):
     (gradient,) = torch.autograd.grad(objective, plan)
     # The problem is convex, the optimum inside: the gradient is the multiplier of the mass.
     torch.testing.assert_close(gradient, gradient[0, 0].expand_as(gradient), rtol=0, atol=1e-7)
-    torch.testing.assert_close(float(plan.sum()), mass, rtol=0, atol=1e-9)
+    torch.testing.assert_close(plan.sum().item(), mass, rtol=0, atol=1e-9)
     assert ((plan.sum(1) <= a).all()) & ((plan.sum(0) <= b).all())
 
 

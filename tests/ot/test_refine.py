@@ -29,7 +29,7 @@ def exact(x: Tensor, y: Tensor, cost: str = "sqeuclidean") -> float:
     n, m = costs.shape
     times, extra = divmod(n, m)
     columns = np.tile(costs, (1, times + (extra > 0)))
-    idle = np.full((columns.shape[1] - n, columns.shape[1]), 1e6)
+    idle = np.full((columns.shape[1] - n, columns.shape[1]), 1e3 * n * costs.max())
     idle[:, times * m :] = 0
     square = np.concatenate([columns, idle])
     row, column = linear_sum_assignment(square)
@@ -108,6 +108,8 @@ def test_gradient_of_a_convex_function_is_found(device, n) -> None:
 
 
 def test_sampled_bound_is_near_the_certified_one(device, monkeypatch) -> None:
+    # A search that misses much, or there would be nothing left to estimate.
+    monkeypatch.setattr("labkit.ot.refinement.search.PROBES", 2)
     x, y = clusters(3000, 8, 0).to(device), clusters(3000, 8, 1).to(device)
     certified = ot.refine(x, y, max_sweeps=1)
     monkeypatch.setattr(MODULE, "CERTIFIED_PAIRS", 0)
@@ -183,7 +185,7 @@ def test_a_cloud_is_matched_with_itself(device) -> None:
     result = ot.refine(x, x)
     assert result.cost == 0
     assert torch.equal(result.match.cpu(), torch.arange(3000))
-    assert result.gap <= 1e-4
+    assert result.gap == 0
 
 
 @settings(max_examples=25, deadline=None)

@@ -241,6 +241,15 @@ def test_restrictions_are_given_at_once():
         ot.sinkhorn(ot.Restricted(ot.PointCloud(torch.eye(3), torch.eye(3)), fixed=[(0, 0)])).map(torch.eye(3))
 
 
+def test_what_takes_no_restrictions_says_so():
+    points = torch.eye(3)
+    within, across = (ot.Restricted(ot.PointCloud(points, y), fixed=[(0, 0)]) for y in (points, 2 * points))
+    with pytest.raises(TypeError, match="between two spaces"):
+        ot.gromov_wasserstein(within, ot.PointCloud(points, points))
+    with pytest.raises(TypeError, match="no Restricted geometry"):
+        ot.partial_sinkhorn(across, mass=0.5)
+
+
 def test_no_restrictions_change_nothing(make_clouds):
     x, y, a, b = make_clouds()
     plain, empty = ot.PointCloud(x, y), ot.Restricted(ot.PointCloud(x, y), forbidden=[], fixed=[])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from labkit.ot.gromov.factors import ROUNDING
 from labkit.ot.gromov.spaces import Spaces
 from labkit.ot.kernel import Kernel
 from labkit.ot.potentials import improve, solve_potentials
@@ -78,6 +79,7 @@ class Descent:
         f: Source potential. g: target potential.
         change: L1 move of the plan in the last step, as a fraction of the mass; large before the first.
         marginal_error: L1 error of both marginals of the plan, as a fraction of the mass.
+        z: State where the next linearization would be. x: C_x Z C_y of it in units of `unit`, times -4 alpha.
         n_iterations: Steps.
     """
 
@@ -88,6 +90,8 @@ class Descent:
     g: Float[Tensor, "*batch m"]
     change: Float[Tensor, "*batch"]
     marginal_error: Float[Tensor, "*batch"]
+    z: Float[Tensor, "*batch r s"]
+    x: Float[Tensor, "*batch r s"]
     n_iterations: int
 
     def settled(self, tolerance: float) -> Bool[Tensor, "*batch"]:
@@ -98,10 +102,10 @@ class Descent:
 class _State:
     """Where the objective is linearized: Z, X = C_x Z C_y and what the line search knows, in units of `unit`."""
 
-    def __init__(self, spaces: Spaces, plan: Tensor) -> None:
+    def __init__(self, spaces: Spaces, plan: Tensor, earlier: Descent | None) -> None:
         self.spaces = spaces
         weight = 2 * spaces.alpha / spaces.unit
-        rows, columns = spaces.x.squares_times(spaces.a), spaces.y.squares_times(spaces.b)
+        rows, columns = spaces.squares
         self.constant = weight * ((rows * spaces.a).sum(-1) + (columns * spaces.b).sum(-1))
         self.rows, self.columns = rows * weight[..., None], columns * weight[..., None]
         self.weight = -2 * weight[..., None, None]
@@ -109,13 +113,16 @@ class _State:
         if spaces.fused is not None:
             self.fused = (1 - spaces.alpha) * spaces.fused.detach() / spaces.unit[..., None, None]
         self.absent = not bool((spaces.a > 0).all() and (spaces.b > 0).all())
-        self.z, self.x, self.fused_value = self._measure(plan)
+        self.z, self.x, self.fused_value = self._measure(plan, earlier)
         # Entropy of a plan that was given is not known; the first step goes all the way.
         self.entropy: Tensor | None = None
+        self.steps = torch.ones_like(self.constant)
 
-    def _measure(self, plan: Tensor) -> tuple[Tensor, Tensor, Tensor | float]:
-        z = self.spaces.state(plan)
+    def _measure(self, plan: Tensor, earlier: Descent | None = None) -> tuple[Tensor, Tensor, Tensor | float]:
         fused = 0.0 if self.fused is None else (self.fused * plan).sum((-2, -1))
+        if earlier is not None and earlier.x.dtype == plan.dtype:
+            return earlier.z, earlier.x, fused
+        z = self.spaces.state(plan) if earlier is None else earlier.z.to(plan)
         return z, self.spaces.crossed(z) * self.weight, fused
 
     def cost(self) -> Float[Tensor, "*batch n m"]:
@@ -154,23 +161,28 @@ class _State:
             The shares gone, one per problem.
         """
         z, x, fused = self._measure(plan)
-        linear = self.constant + (self.x * z).sum((-2, -1)) + fused
-        entropy = (dual - linear) / epsilon
         if length is None:
-            steps = torch.ones_like(dual)
-            bend = ((x - self.x) * (z - self.z)).sum((-2, -1))
-            if self.entropy is not None:
-                here = self.constant + (self.x * self.z).sum((-2, -1)) + self.fused_value + epsilon * self.entropy
-                best = ((here - dual) / bend).clamp(SHORTEST_STEP, 1)
-                steps = torch.where(bend > 0, best, steps)
-                entropy = self.entropy + steps * (entropy - self.entropy)
-            self.entropy = entropy
+            linear = self.constant + (self.x * z).sum((-2, -1)) + fused
+            steps = self._search(z, x, dual, (dual - linear) / epsilon, epsilon)
         else:
             steps = torch.full_like(dual, length)
         share = steps[..., None, None]
         self.z, self.x = self.z + share * (z - self.z), self.x + share * (x - self.x)
         self.fused_value = self.fused_value + steps * (fused - self.fused_value)
         return steps
+
+    def _search(self, z: Tensor, x: Tensor, dual: Tensor, entropy: Tensor, epsilon: float) -> Tensor:
+        if self.entropy is None:
+            self.entropy = entropy
+            return self.steps
+        here = self.constant + (self.x * self.z).sum((-2, -1)) + self.fused_value + epsilon * self.entropy
+        bend = ((x - self.x) * (z - self.z)).sum((-2, -1))
+        best = ((here - dual) / bend).clamp(SHORTEST_STEP, 1)
+        # What falls below the rounding of the sums says nothing about the length, which then stays what it was.
+        known = bend > ROUNDING * torch.finfo(bend.dtype).eps * (self.constant.abs() + dual.abs())
+        self.steps = torch.where(bend > 0, torch.where(known, best, self.steps), 1.0)
+        self.entropy = self.entropy + self.steps * (entropy - self.entropy)
+        return self.steps
 
 
 def descend(
@@ -186,7 +198,7 @@ def descend(
         return run(spaces, plan, method, earlier=earlier)
     single = replace(method, tolerance=SINGLE_TOLERANCE)
     start = run(spaces.cast(torch.float32), plan.float(), single, rough, earlier)
-    if not bool(torch.isfinite(start.plan).all()):
+    if not bool(torch.isfinite(start.change + start.marginal_error).all()):
         return run(spaces, plan, method, earlier=earlier)
     return run(spaces, start.plan.double(), method, earlier=start)
 
@@ -195,7 +207,7 @@ def run(
     spaces: Spaces, plan: Tensor, method: Method, budget: int | None = None, earlier: Descent | None = None
 ) -> Descent:
     """Steps until the plan settles; with a `budget` also until an inner problem cannot be solved closely enough."""
-    state, mass = _State(spaces, plan), spaces.a.sum(-1)
+    state, mass = _State(spaces, plan, earlier), spaces.a.sum(-1)
     potentials, taken, inner = None, 0, LOOSEST_INNER
     if earlier is not None:
         potentials, taken = (earlier.f.to(plan), earlier.g.to(plan)), earlier.n_iterations
@@ -216,7 +228,7 @@ def run(
         steps = state.move(solution, _dual(problem, f, g), epsilon, 1 / (step + 1) if proximal else None)
         # After a part of the way the rest of the move is still to come.
         change = change if proximal else change / steps
-        descent = Descent(solution, cost, problem, f, g, change, error, taken + step)
+        descent = Descent(solution, cost, problem, f, g, change, error, state.z, state.x, taken + step)
         if bool(descent.settled(method.tolerance).all()) or (budget is not None and float(error.max()) > inner):
             break
         plan, inner = solution, min(inner, MOVE_RATIO * float(change.max()))
@@ -231,7 +243,7 @@ def _transport(problem: Problem, potentials: tuple[Tensor, Tensor] | None, toler
         if kernel.trusted() and float(kernel.error().max()) < COLD_ERROR:
             improve(kernel, tolerance, INNER_ITERATIONS)
             return kernel
-    f, g, used = solve_potentials(problem, tolerance=tolerance, max_iterations=INNER_ITERATIONS)
+    f, g, _ = solve_potentials(problem, tolerance=tolerance, max_iterations=INNER_ITERATIONS)
     return Kernel(problem, f, g, problem.epsilon)
 
 

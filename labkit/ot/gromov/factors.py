@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 # Rows of D that are made at a time when it is truncated.
 BLOCK_ROWS = 2048
 OVERSAMPLING = 8
+# Largest difference of D and its transpose, as a fraction of the largest entry.
+SYMMETRY = 1e-4
+# Results of this many units of rounding count as zero.
+ROUNDING = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,12 +195,25 @@ def mean_scale(geometry: Geometry | InnerProduct, space: Space, weights: Tensor)
         scale = (share * geometry.x.detach().square().sum(-1)).sum(-1)
     else:
         scale = (share * space.times(share[..., None])[..., 0]).sum(-1)
-    if (scale < 0).any() or not torch.isfinite(scale).all():
+    noise = _rounding(geometry, space, share)
+    if (scale < -noise).any() or not torch.isfinite(scale).all():
         raise ValueError(
             f"scale_cost='mean' gives {scale.flatten().tolist()[:4]}, which cannot divide distances: rescale what "
             "overflows, and pass scale_cost=None for matrices that may be negative."
         )
-    return torch.where(scale > 0, scale, 1.0)
+    return torch.where(scale > noise, scale, 1.0)
+
+
+def _rounding(geometry: Geometry | InnerProduct, space: Space, share: Tensor) -> Tensor:
+    """Mean distance that coinciding points can seem to have."""
+    unit = ROUNDING * torch.finfo(share.dtype).eps
+    noise = torch.zeros_like(share[..., 0])
+    if space.factor is not None:
+        size = space.factor.detach().abs().mT @ share[..., None]
+        noise = noise + unit * (size * (space.core.detach().abs() @ size)).sum((-2, -1))
+    if isinstance(geometry, PointCloud) and geometry.cost == "sqeuclidean":
+        noise = noise + (unit * geometry.x.detach().abs().amax((-2, -1))).square()
+    return noise
 
 
 def _require_one_space(geometry: Geometry | InnerProduct, name: str) -> None:
@@ -210,7 +227,7 @@ def _require_one_space(geometry: Geometry | InnerProduct, name: str) -> None:
     if (
         isinstance(geometry, PointCloud)
         or matrix.shape[-1] != matrix.shape[-2]
-        or not torch.allclose(matrix, matrix.mT, rtol=1e-4, atol=1e-5 * float(matrix.abs().max()))
+        or bool((matrix - matrix.mT).abs().max() > SYMMETRY * matrix.abs().max())
     ):
         raise ValueError(
             f"{name} has a matrix of shape {tuple(matrix.shape)} that is not symmetric: Gromov-Wasserstein compares "

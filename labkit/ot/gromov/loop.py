@@ -4,9 +4,10 @@
     Q = argmin <grad_k, Q> + R(Q),      P_{k+1} = P_k + t (Q - P_k)
 
 G is a quadratic form, so that the step with the least upper bound G + (1 - t) R(P) + t R(Q) is known in closed form
-and the objective never rises. t = 1 wherever G is concave, which is the usual case for fixed marginals; where a
-marginal is free, G bends upwards and plain linearization runs into cycles. Generalized conditional gradient: Bredies,
-Lorenz, Maass 2009 (Comput. Optim. Appl. 42); for transport Rakotomamonjy, Flamary, Courty 2015 (arXiv:1510.06567).
+and the objective does not rise, unless that step is shorter than SHORTEST_STEP. t = 1 wherever G is concave, which is
+the usual case for fixed marginals; where a marginal is free, G bends upwards and plain linearization runs into
+cycles. Generalized conditional gradient: Bredies, Lorenz, Maass 2009 (Comput. Optim. Appl. 42); for transport
+Rakotomamonjy, Flamary, Courty 2015 (arXiv:1510.06567).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ INNER_RATIO = 0.1
 INNER_ITERATIONS = 2000
 # No inner problem needs to be closer than this share of the last move, or than this at the start.
 LOOSEST_INNER = 1e-2
-# Rounding can make a descent direction look flat; a step of this length goes on regardless.
+# Inner errors can make a descent direction look flat, and the loop stall; a step of this length goes on regardless.
 SHORTEST_STEP = 0.05
 NOT_CONVERGED = (
     "{name} did not settle to tolerance={tolerance} in max_iterations={max_iterations}: raise epsilon or "
@@ -87,7 +88,7 @@ def iterate(
 
 
 class ConditionalGradient:
-    """Steps for `iterate` that never raise the objective of a problem with a convex feasible set.
+    """Steps for `iterate` on a problem with a convex feasible set, by the line search described above.
 
     Args:
         spaces: The structure and the fused cost.
@@ -123,9 +124,10 @@ def relative_entropy(
     plan: Float[Tensor, "*batch n m"], a: Float[Tensor, "*batch n"], b: Float[Tensor, "*batch m"]
 ) -> Float[Tensor, "*batch"]:
     """KL(P | a b^T) = sum P log(P / ab) - P + ab; where ab = 0 the plan has no mass either."""
-    product = a[..., :, None] * b[..., None, :]
-    ratio = torch.where((plan > 0) & (product > 0), plan / product, 1.0)
-    return (plan * ratio.log() - plan + product).sum((-2, -1))
+    p, q = plan.sum(-1), plan.sum(-2)
+    own = torch.special.entr(plan).sum((-2, -1))
+    cross = sum((m * torch.where(w > 0, w, 1.0).log()).sum(-1) for m, w in ((p, a), (q, b)))
+    return a.sum(-1) * b.sum(-1) - p.sum(-1) - own - cross
 
 
 def conclude(spaces: Spaces, settled: Settled, regularizer: Float[Tensor, "*batch"]) -> Coupling:

@@ -115,7 +115,7 @@ def _coupling(spaces: Spaces, method: Method, search: Search) -> GromovCoupling:
     value = best.objective
     if torch.is_grad_enabled():
         value = with_envelope_gradient(value, *gradient_terms(spaces, best.plan))
-    closeness = NEAR_OPTIMAL * spaces.product_objective()
+    closeness = NEAR_OPTIMAL * spaces.product_objective
     return GromovCoupling(
         geometry=CostMatrix(best.cost * unit[..., None, None]),
         a=spaces.a,

@@ -12,13 +12,14 @@ Peyre, Cuturi, Solomon 2016 (ICML, prop. 1); Scetbon, Peyre, Cuturi 2022 (ICML, 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from labkit.ot.cost import Geometry, require_finite
-from labkit.ot.gromov.factors import InnerProduct, Space, make_space, mean_scale, points_of
+from labkit.ot.gromov.factors import ROUNDING, InnerProduct, Space, make_space, mean_scale, points_of
 from labkit.ot.problem import check_weights, cost_scale, match_mass
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ class Spaces:
 
     def distortion(self, plan: Float[Tensor, "*batch n m"]) -> Float[Tensor, "*batch"]:
         """G(P) = sum_ijkl (D_x[i, k] - D_y[j, l])^2 P_ij P_kl for a plan with any marginals; >= 0 up to rounding."""
-        return self._distortion(plan.sum(-1), plan.sum(-2), self.state(plan))
-
-    def _distortion(self, p: Tensor, q: Tensor, state: Tensor) -> Tensor:
+        p, q, state = plan.sum(-1), plan.sum(-2), self.state(plan)
         squares = (self.x.squares_times(p) * p).sum(-1) + (self.y.squares_times(q) * q).sum(-1)
         return squares - 2 * (self.crossed(state) * state).sum((-2, -1))
 
@@ -121,16 +120,25 @@ class Spaces:
         mass = (self.a.sum(-1) * self.b.sum(-1)).sqrt()
         return self.a[..., :, None] * (self.b / mass[..., None])[..., None, :]
 
+    @cached_property
+    def squares(self) -> tuple[Float[Tensor, "*batch n"], Float[Tensor, "*batch m"]]:
+        """The row and column terms D_x^2 a and D_y^2 b of plans with the marginals a and b."""
+        return self.x.squares_times(self.a), self.y.squares_times(self.b)
+
+    @cached_property
     def product_objective(self) -> Float[Tensor, "*batch"]:
         """The objective of `product`, which is not made for it."""
-        root = (self.b.sum(-1) / self.a.sum(-1)).sqrt()[..., None]
-        p, q = self.a * root, self.b / root
-        state = self.x.compress(p[..., None]) @ self.y.compress(q[..., None]).mT / p.sum(-1)[..., None, None]
-        value = self.alpha * self._distortion(p, q, state)
+        # Marginals a r and b / r have the same mass |a| r.
+        ratio = self.b.sum(-1) / self.a.sum(-1)
+        mass = (self.a.sum(-1) * self.b.sum(-1)).sqrt()
+        rows, columns = self.squares
+        value = ratio * (rows * self.a).sum(-1) + (columns * self.b).sum(-1) / ratio
+        means = [(w * space.times(w[..., None])[..., 0]).sum(-1) for space, w in ((self.x, self.a), (self.y, self.b))]
+        value = self.alpha * (value - 2 * means[0] * means[1] / mass.square())
         if self.fused is None:
             return value
-        fused = (self.fused.detach() @ q[..., None])[..., 0]
-        return value + (1 - self.alpha) * (fused * p).sum(-1) / p.sum(-1)
+        fused = (self.fused.detach() @ self.b[..., None])[..., 0]
+        return value + (1 - self.alpha) * (fused * self.a).sum(-1) / mass
 
 
 def make_spaces(
@@ -183,8 +191,10 @@ def make_spaces(
         fused = fused / cost_scale(fused.detach(), a, b, "mean")[..., None, None]
     share_a, share_b = (w / w.sum(-1, keepdim=True) for w in (a, b))
     relative = Spaces(x, y, share_a, share_b, fused, alpha, torch.ones_like(a[..., 0]))
-    unit = relative.product_objective()
-    return replace(relative, a=a, b=b, unit=torch.where(unit > 0, unit, 1.0))
+    unit = relative.product_objective
+    # Mean distances are 1 now, so that less than this is rounding: the spaces are the same to the last digit.
+    least = ROUNDING * torch.finfo(unit.dtype).eps
+    return replace(relative, a=a, b=b, unit=torch.where(unit > least, unit, 1.0))
 
 
 def _checked_fusion(fusion: tuple[Tensor | None, float], a: Tensor, b: Tensor) -> tuple[Tensor | None, float]:

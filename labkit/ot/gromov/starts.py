@@ -21,6 +21,7 @@ from torch import Tensor
 
 from labkit.ot.gromov.bounds import lower_bound_plans
 from labkit.ot.gromov.descend import SINGLE_TOLERANCE, Descent, Method, descend, run
+from labkit.ot.gromov.loop import relative_entropy
 from labkit.ot.gromov.spaces import Spaces
 from labkit.ot.potentials import Potentials, epsilon_schedule, extend_potentials
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # Epsilon, relative to the objective of the product coupling, at which there is but one optimum.
 ANNEAL_START = 0.3
 ANNEAL_TOLERANCE = 0.03
-ANNEAL_ITERATIONS = 20
+ANNEAL_ITERATIONS = 10
 RANDOM_PAIRS = 3
 # Entries of all plans that are descended from together: small problems are bound by calls, accelerators by launches.
 BATCH_ENTRIES = {"cpu": 2**15}
@@ -131,7 +132,7 @@ def search(spaces: Spaces, method: Method, starts: Starts) -> Search:
 
 def anneal(spaces: Spaces, plan: Float[Tensor, "*batch n m"], method: Method) -> Descent:
     """`descend`, after rough descents at larger epsilon that take at most half of the steps."""
-    product = spaces.product_objective() / spaces.unit
+    product = spaces.product_objective / spaces.unit
     levels = epsilon_schedule(ANNEAL_START * float(product.max()), method.epsilon)[:-1]
     rough = spaces.cast(torch.float32) if method.tolerance < SINGLE_TOLERANCE else spaces
     stage, budget = None, min(ANNEAL_ITERATIONS * len(levels), method.max_iterations // 2)
@@ -143,7 +144,7 @@ def anneal(spaces: Spaces, plan: Float[Tensor, "*batch n m"], method: Method) ->
         level = Method(epsilon, "entropic", ANNEAL_TOLERANCE, share)
         start = plan.to(rough.a) if stage is None else stage.plan
         stage = run(rough, start, level, earlier=stage)
-    if stage is None or not bool(torch.isfinite(stage.plan).all()):
+    if stage is None or not bool(torch.isfinite(stage.change + stage.marginal_error).all()):
         return descend(spaces, plan, method)
     return descend(spaces, stage.plan.to(plan), method, stage)
 
@@ -238,13 +239,6 @@ def _found(spaces: Spaces, descent: Descent, method: Method) -> Found:
         settled=descent.settled(method.tolerance),
         assignment=plan.argmax(-1),
     )
-
-
-def relative_entropy(plan: Tensor, a: Tensor, b: Tensor) -> Float[Tensor, "*batch"]:
-    """KL(P | a b^T) = sum P log(P / ab) - P + ab."""
-    product = a[..., :, None] * b[..., None, :]
-    ratio = torch.where(plan > 0, plan / product, 1.0)
-    return (plan * ratio.log() - plan + product).sum((-2, -1))
 
 
 def _better(first: Found, second: Found) -> Found:

@@ -47,7 +47,7 @@ def unbalanced_gromov_wasserstein(
     rank: int | None = None,
     init_plan: Float[Tensor, "*batch n m"] | None = None,
     tolerance: float = 1e-3,
-    max_iterations: int = 200,
+    max_iterations: int = 500,
 ) -> Coupling:
     """Couple two spaces, leaving out what has no counterpart.
 
@@ -76,7 +76,8 @@ def unbalanced_gromov_wasserstein(
     Raises:
         TypeError: Input that is not a floating-point tensor.
         ValueError: A geometry that is not one space with itself, or input that makes no problem.
-        FloatingPointError: The numbers overflowed.
+        FloatingPointError: The numbers overflowed, or leaving mass is so cheap against the distortion of the start
+            that no mass is left to go on with.
 
     Warns:
         NotConvergedWarning: `max_iterations` were not enough.

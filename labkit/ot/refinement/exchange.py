@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 GROUP_RANGE = (512, 8192)
-# Size of a group times the share of its sources that do not have their best candidate.
-GROUP_WORK = 1024
+# Size of a group times the share of its sources whose slot is none of their candidates.
+GROUP_WORK = 2048
 
 
 def exchange(
@@ -32,8 +32,8 @@ def exchange(
     """A matching that is not worse than `match`, from the edges of `match` and `slots` within groups of neighbors."""
     # What all slots have in common changes nothing; where some stay empty, prices would.
     price = g if task.full else torch.zeros_like(g)
-    content = (slots == match[:, None]).any(1).float().mean()
-    size = int(min(max(GROUP_WORK / max(1 - float(content), 1e-3), GROUP_RANGE[0]), GROUP_RANGE[1]))
+    strangers = 1 - float((slots == match[:, None]).any(1).float().mean())
+    size = int(min(max(GROUP_WORK / max(strangers, 1e-3), GROUP_RANGE[0]), GROUP_RANGE[1]))
     groups = [rows for (rows,) in bisect((task.u,), size, generator)]
     group_of = torch.empty(task.n, dtype=torch.long, device=match.device)
     for number, rows in enumerate(groups):

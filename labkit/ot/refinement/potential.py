@@ -41,7 +41,8 @@ class Potential:
     """Mean of the target potentials of several samples."""
 
     def __init__(self, task: Task) -> None:
-        self.task, self.samples, self.g = task, [], torch.zeros_like(task.offset)
+        self.task, self.g = task, torch.zeros_like(task.offset)
+        self.samples: list[_Sample] = []
 
     def add(self, generator: torch.Generator) -> None:
         """Solve one more sample and average it in."""
@@ -52,7 +53,7 @@ class Potential:
 
     def at(self, points: Float[Tensor, "k d"], offset: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """The potential at other points of the target space."""
-        return sum(_extend(self.task, sample, points, offset) for sample in self.samples) / len(self.samples)
+        return torch.stack([_extend(self.task, sample, points, offset) for sample in self.samples]).mean(0)
 
 
 def _solve_sample(task: Task, generator: torch.Generator) -> _Sample:
@@ -91,31 +92,31 @@ class Slack(NamedTuple):
     standard_error: float
 
 
-def bound_slack(task: Task, g: Tensor, target: Int[Tensor, " n"], rows: Int[Tensor, " k"] | None = None) -> Slack:
+def bound_slack(
+    task: Task, g: Tensor, target: Int[Tensor, " n"], known: Float[Tensor, " n"], rows: Int[Tensor, " k"] | None = None
+) -> Slack:
     """Mean of [c(i, target i) - g_(target i)] - min_j (c_ij - g_j), plus what other counts could save.
 
-    Over some of the sources it is an estimate, over all of them (rows=None, in float64) it is certain.
+    `known` is a reduced cost that each source is known to have. Slack against it is summed over all sources, so
+    that a sample of `rows` has to tell only how much less the least one is. Without rows all is certain, in float64.
     """
-    u, v, price = task.u, task.v, g - task.offset
     certain = rows is None
     if rows is None:
-        u, v, price, rows = u.double(), v.double(), price.double(), torch.arange(task.n, device=u.device)
-    parts = []
+        task, g, rows = task.double(), g.double(), torch.arange(task.n, device=g.device)
+    own = task.matched_cost(target) - g[target]
+    best = own if certain else torch.minimum(own, known)
+    price, parts = g - task.offset, []
     for part in rows.split(ROWS):
-        own, least = (torch.full_like(u[part, 0], torch.inf) for _ in range(2))
+        least = best[part]
         for first in range(0, task.m, COLUMNS):
-            reduced = task.cost(u[part], v[first : first + COLUMNS]).sub_(price[first : first + COLUMNS])
-            least = torch.minimum(least, reduced.amin(1))
-            # By the same arithmetic as the minimum, so that a best target has no slack at all.
-            column = target[part] - first
-            here = (column >= 0) & (column < reduced.shape[1])
-            own = torch.where(here, reduced.gather(1, torch.where(here, column, 0)[:, None])[:, 0], own)
-        parts.append(own - least)
-    slack = torch.cat(parts).double()
+            column = slice(first, first + COLUMNS)
+            least = torch.minimum(least, task.cost(task.u[part], task.v[column]).sub_(price[column]).amin(1))
+        parts.append(best[part] - least)
+    unseen = torch.cat(parts).double()
     counts = 0.0
     if not task.full:
         times, extra = divmod(task.n, task.m)
-        least = times * g.double().sum() + g.double().sort().values[:extra].sum()
-        counts = float(g.double()[target].sum() - least) / task.n
-    error = 0.0 if certain or len(slack) < 2 else float(slack.std()) / math.sqrt(len(slack))
-    return Slack(float(slack.mean()) + counts, error)
+        least_sum = times * g.double().sum() + g.double().sort().values[:extra].sum()
+        counts = float(g.double()[target].sum() - least_sum) / task.n
+    error = 0.0 if certain or len(unseen) < 2 else float(unseen.std()) / math.sqrt(len(unseen))
+    return Slack(float((own - best).double().mean() + unseen.mean()) + counts, error)

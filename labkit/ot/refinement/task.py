@@ -87,11 +87,15 @@ class Task:
         squares = difference.sub_(self.u[rows, None]).square_().sum(-1)
         return (squares if self.squared else squares.sqrt_()).add_(self.offset[targets])
 
-    def total(self, slots: Int[Tensor, " n"]) -> float:
-        """Sum of the costs of a matching."""
-        rows = torch.arange(self.n, device=slots.device)
-        parts = zip(rows.split(CHUNK), (slots % self.m).split(CHUNK), strict=True)
-        return sum(float(self.edge_cost(row, target[:, None]).double().sum()) for row, target in parts)
+    def matched_cost(self, target: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Costs with offsets, of every source to its target."""
+        rows = torch.arange(self.n, device=target.device)
+        parts = zip(rows.split(CHUNK), target.split(CHUNK), strict=True)
+        return torch.cat([self.edge_cost(row, index[:, None])[:, 0] for row, index in parts])
+
+    def double(self) -> Task:
+        """The same in float64."""
+        return replace(self, u=self.u.double(), v=self.v.double(), offset=self.offset.double())
 
 
 def make_task(cloud: PointCloud) -> Task:
