@@ -37,6 +37,9 @@ LEAST_STEP = 1e-4
 INNER_TOLERANCE = 1e-9
 NEWTON_STEPS = 50
 BACKTRACKS = 12
+SUFFICIENT = 0.1
+# A projection that misses the marginals by more, as a fraction of the mass, has failed.
+PROJECTED = 1e-6
 LONGEST = 10.0
 RIDGE = 1e-12
 # Clusters of less than this fraction of the mass are not told apart from empty ones.
@@ -196,7 +199,10 @@ def _start(problem: _Problem, rank: int) -> _State:
     source = -problem.factors.some_columns(columns[match[anchors]]) / softness
     target = -problem.factors.some_rows(rows[anchors]).mT / softness
     g = (problem.a.sum() / rank).expand(rank)
-    return _project(problem, _State(source, target, g))
+    while (start := _project(problem, _State(source, target, g))) is None:
+        # Softer clusters are easier to project; at the latest those of the product coupling are their own projection.
+        source, target = source / 2, target / 2
+    return start
 
 
 def _some(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -213,8 +219,8 @@ def _descend(problem: _Problem, state: _State, tolerance: float, max_iterations:
     step, values, descent = STEP, [float(_objective(problem, state))], math.inf
     for iteration in range(1, max_iterations + 1):
         proposal = _project(problem, _stepped(problem, state, step))
-        value = float(_objective(problem, proposal))
-        if not value <= values[-1]:
+        value = math.inf if proposal is None else float(_objective(problem, proposal))
+        if proposal is None or not value <= values[-1]:
             # A rejected step says nothing about convergence, so it is not one of those that the descent is taken over.
             step /= 2
             if step < LEAST_STEP:
@@ -245,8 +251,8 @@ def _stepped(problem: _Problem, state: _State, step: float) -> _State:
     return _State(source - gamma * of_q, target - gamma * of_r, g * torch.exp(-gamma * of_g))
 
 
-def _project(problem: _Problem, state: _State) -> _State:
-    """The nearest factors, in KL, with the marginals a and b and a common inner marginal.
+def _project(problem: _Problem, state: _State) -> _State | None:
+    """The nearest factors, in KL, with the marginals a and b and a common inner marginal; None if they were not found.
 
     They are softmax(source + s), softmax(target + t) and g exp(-s - t), where (s, t) minimizes the smooth convex
         sum_i a_i logsumexp(source_i + s) + sum_j b_j logsumexp(target_j + t) + sum_k g_k exp(-s_k - t_k):
@@ -270,15 +276,18 @@ def _project(problem: _Problem, state: _State) -> _State:
             break
         direction = -torch.linalg.solve(curvature, slopes.flatten()).reshape(2, rank)
         direction = direction * (LONGEST / direction.abs().max()).clamp_max(1.0)
+        slope = (slopes * direction).sum()
         for halvings in range(BACKTRACKS):
             candidate = shifts + direction / 2**halvings
             new, there = moved(candidate)
-            if bool(new <= value + rounding * value.abs()):
+            # A fair share of what the slope promises: mere descent lets long steps leap to and fro across the valley.
+            if bool(new <= value + SUFFICIENT * slope / 2**halvings + rounding * value.abs()):
                 shifts, value, found = candidate, new, there
                 break
         else:
             break
-    return found
+    slopes = _derivatives(problem, found)[0]
+    return found if bool(slopes.abs().sum() <= PROJECTED * total) else None
 
 
 def _derivatives(problem: _Problem, state: _State) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,9 @@ def spaces(function, **options):
     )
 
 
+CLOUDS["low_rank"] = lambda x, y, a, b: ot.sinkhorn_low_rank(
+    ot.PointCloud(x, y), a, b, rank=min(3, len(x), len(y)), **QUIET
+)
 CLOUDS["partial"] = lambda x, y, a, b: ot.partial_sinkhorn(ot.PointCloud(x, y), a, b, mass=0.6, **QUIET)
 SPACES = {
     "gromov": spaces(ot.gromov_wasserstein),

@@ -41,10 +41,10 @@ def test_no_constraint_has_a_local_version_or_an_address():
     assert not re.search(r"\+\w+|://| @ ", text)
 
 
-def test_all_is_all_but_the_peers_of_the_benchmarks():
+def test_all_is_all_but_the_peers_of_the_benchmarks_and_what_needs_a_compiler():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    assert Requirement(everything).extras == set(extras) - {"all", "benchmarks"}
+    assert Requirement(everything).extras == set(extras) - {"all", "benchmarks", "keops"}
 
 
 def test_conda_users_get_what_make_installs():
