@@ -93,11 +93,21 @@ def _safe_root(squared: Tensor, noise: Tensor | float) -> Tensor:
     return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
+def _size(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """Power of two near the largest coordinate: what to divide by before squares that would overflow or underflow."""
+    size = x.detach().abs().amax(dim, keepdim=True)
+    # A power of two, since dividing by it does not round.
+    return torch.where(size > 0, torch.exp2(torch.frexp(size).exponent.to(x.dtype) - 1), 1.0)
+
+
 def _euclidean(x: Tensor, y: Tensor) -> Tensor:
-    return _safe_root(_sqeuclidean(x, y), 4 * torch.finfo(x.dtype).eps * _norms(x, y))
+    size = torch.maximum(_size(x, (-2, -1)), _size(y, (-2, -1)))
+    x, y = x / size, y / size
+    return size * _safe_root(_sqeuclidean(x, y), 4 * torch.finfo(x.dtype).eps * _norms(x, y))
 
 
 def _unit(x: Tensor) -> Tensor:
+    x = x / _size(x, -1)
     squared = x.square().sum(-1, keepdim=True)
     return x / torch.where(squared > 0, squared, 1.0).sqrt()
 

@@ -92,6 +92,16 @@ def test_distances_survive_a_large_common_shift(device, dtype, generator):
     assert (near >= 0).all()
 
 
+@pytest.mark.parametrize("cost", ["euclidean", "cosine", "geodesic"])
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_squares_that_leave_single_precision_do_not_spoil_a_distance(make_clouds, cost, factor):
+    x, y, _, _ = make_clouds(dtype=torch.float32)
+    expected = ot.PointCloud(x, y, cost).matrix() * (factor if cost == "euclidean" else 1.0)
+    torch.testing.assert_close(
+        ot.PointCloud(factor * x, factor * y, cost).matrix(), expected, rtol=1e-5, atol=1e-6 * float(expected.max())
+    )
+
+
 def test_euclidean_distance_to_itself_is_zero_in_single_precision(device, generator):
     x = torch.randn(50, 20, generator=generator).to(device)
     assert ot.PointCloud(x, x, "euclidean").matrix().diagonal().abs().max() == 0
