@@ -3,7 +3,7 @@
 All contestants of a row run in one forked process, one after another on every problem, so that they share the
 machine's moods. The clock is that process's CPU time (wall time on CUDA). What a contestant may need to warm up
 (imports, just-in-time compilation) happens on a tiny problem first, outside of the clock, for everybody. A peer
-that takes more than CAP times our time on the same problem is killed by the kernel's own timer, which stops compiled
+that takes more than CAP times our slowest run on the same problem is killed by the kernel's own timer, which stops compiled
 code too; the race then goes on without it.
 """
 
@@ -40,6 +40,7 @@ class Measurement:
         seconds: CPU time of a run; of a DNF the cap; NaN for an error.
         errors: What the gate looked at.
         note: The message of an error.
+        slowest: CPU time of the slowest run, mostly the first: what a peer's first run is held against.
     """
 
     row: str
@@ -49,6 +50,7 @@ class Measurement:
     seconds: float
     errors: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    slowest: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _collect(receiver: Connection, heat: Heat, done: list[Measurement]) -> Measu
 def _run(sender: Connection, heat: Heat, done: Sequence[Measurement], out: set[str]) -> None:
     warnings.simplefilter("ignore")  # a warning costs nothing, and what it says the gate sees
     contestants = [s for s in heat.solvers if s.name not in out]
-    finished = {(m.seed, m.solver): m.seconds for m in done}
+    finished = {(m.seed, m.solver): m.slowest for m in done}
     warm: set[str] = set()
     for seed, task, reference in zip(heat.seeds, heat.tasks, heat.references, strict=True):
         for solver in contestants:
@@ -117,13 +119,14 @@ def _run(sender: Connection, heat: Heat, done: Sequence[Measurement], out: set[s
                 if solver.name not in warm:
                     _warm_up(solver, heat)
                     warm.add(solver.name)
-                seconds, verdict = _measure(solver, heat, task, reference, limit)
+                times, verdict = _measure(solver, heat, task, reference, limit)
                 status = "ok" if verdict.passed else "fails"
-                result = Measurement(heat.row, seed, solver.name, status, seconds, verdict.errors)
+                seconds = statistics.median(times)
+                result = Measurement(heat.row, seed, solver.name, status, seconds, verdict.errors, slowest=max(times))
             except Exception as error:  # noqa: BLE001  a peer may raise anything, and that is its result
                 note = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 result = Measurement(heat.row, seed, solver.name, "error", float("nan"), note=note)
-            finished[seed, solver.name] = result.seconds
+            finished[seed, solver.name] = result.slowest
             sender.send(result)
 
 
@@ -136,7 +139,7 @@ def _warm_up(solver: Solver, heat: Heat) -> None:
     prepared.read(prepared.run())
 
 
-def _measure(solver: Solver, heat: Heat, task: Any, reference: Any, limit: float | None) -> tuple[float, Verdict]:
+def _measure(solver: Solver, heat: Heat, task: Any, reference: Any, limit: float | None) -> tuple[list[float], Verdict]:
     prepared = solver.prepare(task, heat.device)
     with_limit(limit, heat.device)
     seconds, result = timed(prepared, heat.device)
@@ -144,7 +147,7 @@ def _measure(solver: Solver, heat: Heat, task: Any, reference: Any, limit: float
     times = [seconds]
     while len(times) < REPEATS and sum(times) < REPEAT_BELOW:
         times.append(timed(prepared, heat.device)[0])
-    return statistics.median(times), heat.judge(task, reference, prepared.read(result))
+    return times, heat.judge(task, reference, prepared.read(result))
 
 
 def with_limit(seconds: float | None, device: str) -> None:
