@@ -3,8 +3,8 @@
 All contestants of a row run in one forked process, one after another on every problem, so that they share the
 machine's moods. The clock is that process's CPU time (wall time on CUDA). What a contestant may need to warm up
 (imports, just-in-time compilation) happens on a tiny problem first, outside of the clock, for everybody. A peer
-that takes more than CAP times our slowest run on the same problem is killed by the kernel's own timer, which stops compiled
-code too; the race then goes on without it.
+that takes more than CAP times our slowest run on the same problem is killed by the kernel's own timer, which stops
+compiled code too; the race then goes on without it.
 """
 
 from __future__ import annotations
