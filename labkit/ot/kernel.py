@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from labkit.ot.newton import SchurComplement, fused_loops, inverse_root, row_times
+from labkit.ot.newton import (
+    BACKTRACKS,
+    FORCING,
+    LONGEST_STEP,
+    OVERSHOOT,
+    SchurComplement,
+    cheap_steps,
+    fused_loops,
+    inverse_root,
+    row_times,
+)
 from labkit.ot.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,13 +35,6 @@ if TYPE_CHECKING:
 
 # Largest |log scaling| on top of K before it is built anew: what K lost to underflow stays below rounding.
 SAFE_RANGE = {torch.float32: 30.0, torch.float64: 200.0}
-# Newton's direction is solved for to a fraction of the residual: the error so far, within these.
-FORCING = (0.01, 0.1)
-# A step changes a scaling at most by the factor exp(LONGEST_STEP).
-LONGEST_STEP = 10.0
-# A step is accepted if the slope of the dual along it has not turned to less than minus this fraction of itself.
-OVERSHOOT = 0.5
-BACKTRACKS = 8
 
 
 def relaxation(rho: float, epsilon: float) -> float:
@@ -142,16 +145,59 @@ class Kernel:
             for _ in range(count):
                 self.refresh(update(self.columns, self.tau_b, self.column_factor))
             return
-        problem = self.problem
-        vectors = (problem.a, problem.b, self.row_factor, self.column_factor, self.prescribed)
-        power = -self.epsilon / problem.rho_b
-        numbers = (self.tau_a, self.tau_b, power, self.tiny, tolerance * float(self.mass), count)
-        state = (self.v, self.u, self.rows, self.columns)
-        _, done = loops.passes(
-            self.matrix.numpy(), *(t.numpy() for t in vectors), *numbers, *(t.numpy() for t in state)
+        bound = tolerance * float(self.mass)
+        _, done = loops.passes(self.matrix.numpy(), *self._numbers(), bound, count, self._state())
+        self._after(done)
+
+    def run(self, tolerance: float, patience: float, every: int, budget: int, safe: Tensor) -> Tensor:
+        """Passes and Newton's method by turns, compiled; returns the last v that was trusted.
+
+        Does nothing and returns `safe` where the compiled loops do not apply, or once the system needs a factor.
+        Ends when the error is within the tolerance, after `budget` iterations, or when the kernel has to be built
+        anew or Newton's system has to be factorized.
+        """
+        loops = fused_loops(self.matrix)
+        if loops is None or self.direct:
+            return safe
+        # Memory only: the loop fills it when it comes to Newton's method. Float32 stages share the kernel's own.
+        single = self.matrix
+        if single.dtype != torch.float32:
+            single = torch.empty_like(single, dtype=torch.float32)
+        safe = torch.empty_like(self.v)
+        limit = math.exp(SAFE_RANGE[self.v.dtype])
+        cap = cheap_steps(self.v.shape[-1], budget)
+        done, self.direct = loops.improve(
+            self.matrix.numpy(),
+            single.numpy(),
+            *self._numbers(),
+            float(self.mass),
+            limit,
+            tolerance,
+            patience,
+            every,
+            cap,
+            budget,
+            self._state(),
+            safe.numpy(),
         )
+        self._after(done)
+        return safe
+
+    def _numbers(self) -> tuple[object, ...]:
+        """What the compiled loops ask about the problem."""
+        vectors = (self.problem.a, self.problem.b, self.row_factor, self.column_factor, self.prescribed)
+        taus, power = (self.tau_a, self.tau_b), -self.epsilon / self.problem.rho_b
+        # A user's weights may be strided.
+        return tuple(t.contiguous().numpy() for t in vectors), taus, power, self.tiny
+
+    def _state(self) -> tuple[object, ...]:
+        """What they change in place."""
+        return self.v.numpy(), self.u.numpy(), self.rows.numpy(), self.columns.numpy()
+
+    def _after(self, done: int) -> None:
+        """Count passes, and work out what goes with the new state."""
         self.used += done
-        self.beta, self.alpha = problem.b * self.v, problem.a * self.u
+        self.beta, self.alpha = self.problem.b * self.v, self.problem.a * self.u
 
     def target(self) -> Tensor:
         """The column sums that the potentials prescribe, b exp(-g / rho_b)."""

@@ -35,6 +35,14 @@ FEWEST_STEPS = 32
 # Added to the unit diagonal before the factorization, one after the other until it succeeds.
 RIDGES = {torch.float32: (1e-6, 1e-5, 1e-4), torch.float64: (1e-14, 1e-12, 1e-10, 1e-8)}
 
+# Newton's direction is solved for to a fraction of the residual: the error so far, within these.
+FORCING = (0.01, 0.1)
+# A step changes a scaling at most by the factor exp(LONGEST_STEP).
+LONGEST_STEP = 10.0
+# A step is accepted if the slope of the dual along it has not turned to less than minus this fraction of itself.
+OVERSHOOT = 0.5
+BACKTRACKS = 8
+
 
 class Solution(NamedTuple):
     """Result of a linear solve: the solution, steps taken, and whether all problems of the batch met their bound."""
@@ -61,6 +69,13 @@ def row_times(row: Tensor, matrix: Tensor) -> Tensor:
     """x^T M with batch dimensions in front."""
     # Batched matrix-times-column is 3-14 times slower on CPU than row-times-matrix.
     return row @ matrix if matrix.ndim == 2 else (row[..., None, :] @ matrix)[..., 0, :]
+
+
+def cheap_steps(columns: int, max_steps: int) -> int:
+    """Steps of conjugate gradients after which a factorization is the cheaper way."""
+    if columns > LARGEST_FACTOR:
+        return max_steps
+    return min(max_steps, max(FEWEST_STEPS, round(STEPS_PER_COLUMN * columns)))
 
 
 def _dot(x: Tensor, y: Tensor) -> Tensor:
@@ -151,8 +166,7 @@ class SchurComplement:
         rhs = self.project(rhs)
         columns = rhs.shape[-1]
         solution, steps = Solution(rhs, 0, False), 0
-        large = columns > LARGEST_FACTOR
-        cheap = max_steps if large else min(max_steps, max(FEWEST_STEPS, round(STEPS_PER_COLUMN * columns)))
+        large, cheap = columns > LARGEST_FACTOR, cheap_steps(columns, max_steps)
         if large or not direct:
             solution = self._plain(rhs, bound, cheap)
             steps = solution.steps

@@ -94,6 +94,7 @@ def improve(kernel: Kernel, tolerance: float, budget: int) -> None:
     end = kernel.used + budget
     v_safe, last, before = torch.ones_like(kernel.v), math.inf, kernel.used
     while True:
+        v_safe = kernel.run(tolerance, PATIENCE, CHECK_EVERY, end - kernel.used, v_safe)
         if not kernel.trusted():
             v = torch.where(torch.isfinite(kernel.v) & (kernel.v > 0), kernel.v, v_safe)
             g = kernel.g0 + kernel.epsilon * v.log()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,19 +12,20 @@ import torch
 from labkit.ot import newton
 from labkit.ot.kernel import Kernel
 from labkit.ot.newton import SchurComplement, fused_loops
+from labkit.ot.potentials import improve
 from labkit.ot.problem import Problem
 
 pytest.importorskip("numba")
 
 
-def make_kernel(*, n=30, m=23, dtype=torch.float64, rho_a=float("inf"), rho_b=float("inf")):
+def make_kernel(*, n=30, m=23, dtype=torch.float64, rho_a=float("inf"), rho_b=float("inf"), epsilon=0.1):
     generator = torch.Generator().manual_seed(0)
     cost = torch.rand(n, m, generator=generator, dtype=dtype)
     a, b = (torch.rand(k, generator=generator, dtype=dtype) for k in (n, m))
     a[3:4] = b[5:6] = 0
     one = torch.ones((), dtype=dtype)
-    problem = Problem(cost, a / a.sum(), b / b.sum(), 0.1, one, rho_a, rho_b, False, True)
-    return Kernel(problem, torch.zeros_like(a), torch.zeros_like(b), 0.1)
+    problem = Problem(cost, a / a.sum(), b / b.sum(), epsilon, one, rho_a, rho_b, False, True)
+    return Kernel(problem, torch.zeros_like(a), torch.zeros_like(b), epsilon)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -75,3 +77,28 @@ def test_what_the_loops_do_not_apply_to():
 def test_numba_is_not_imported_before_it_is_needed():
     code = "import sys, labkit.ot; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rhos", [(float("inf"), float("inf")), (0.5, float("inf")), (float("inf"), 0.3), (0.2, 2.0)])
+def test_improve_is_that_of_torch(monkeypatch, dtype, rhos):
+    # Costs this far above epsilon make Newton's method worth it.
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-8}[dtype]
+    compiled, plain = (make_kernel(dtype=dtype, rho_a=rhos[0], rho_b=rhos[1], epsilon=0.02) for _ in range(2))
+    improve(compiled, tolerance, 1000)
+    for module in ("kernel", "newton"):
+        monkeypatch.setattr(f"labkit.ot.{module}.fused_loops", lambda matrix: None)
+    improve(plain, tolerance, 1000)
+    assert float(compiled.error()) <= tolerance
+    assert compiled.used <= plain.used + 10
+    plans = [k.alpha[:, None] * k.matrix * k.beta for k in (compiled, plain)]
+    torch.testing.assert_close(*plans, rtol=0, atol=3 * tolerance)
+
+
+def test_improve_stops_at_its_budget_and_takes_strided_weights():
+    kernel = make_kernel(epsilon=0.005)
+    doubled = torch.stack([kernel.problem.a, kernel.problem.a], -1)[:, 0]
+    assert not doubled.is_contiguous()
+    kernel.problem = replace(kernel.problem, a=doubled)
+    improve(kernel, 1e-12, 20)
+    assert 15 <= kernel.used <= 22
