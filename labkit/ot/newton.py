@@ -11,9 +11,13 @@ Brauer, Clason, Lorenz, Wirth 2017 (arXiv:1710.06635, Sinkhorn-Newton); Tang et 
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -54,10 +58,13 @@ class Solution(NamedTuple):
 
 @cache
 def _compiled() -> ModuleType | None:
-    try:
-        return import_module("labkit.ot.fused")
-    except ImportError:
+    if find_spec("numba") is None:
         return None
+    kept = Path(__file__).parent / "__pycache__"
+    if not any(kept.glob("fused.*.nbi")) and os.access(kept.parent, os.W_OK):
+        # Half a minute of silence would pass for a hang.
+        logging.getLogger(__name__).warning("compiling the inner loops of labkit.ot, once for this installation ...")
+    return import_module("labkit.ot.fused")
 
 
 def fused_loops(matrix: Tensor) -> ModuleType | None:
