@@ -8,7 +8,14 @@
 torch.Size([100, 120])
 
 One convention throughout: <C, P> + epsilon KL(P | a b^T), with epsilon relative to the mean cost. Needs torch, numpy
-and scipy only.
+and scipy only; numba (the extra `fast`) makes small problems faster, POT solves `exact`.
+
+costs       PointCloud, CostMatrix, CostFunction (blocks on demand), InnerProduct; Restricted forbids and fixes pairs
+entropic    sinkhorn (streamed by itself when large), partial_sinkhorn, sinkhorn_divergence, sinkhorn_low_rank
+other       exact, sliced_wasserstein, refine (bijections between millions of points)
+maps        Coupling.map, Coupling.jacobian, debiased_map, progressive_map
+spaces      gromov_wasserstein, its unbalanced, semirelaxed and partial forms, co_optimal_transport, gromov_lower_bounds
+rounding    round_to_marginals, round_to_permutation
 """
 
 from labkit.ot.cost import CostMatrix, PointCloud
