@@ -3,7 +3,7 @@
 All contestants of a row run in one forked process, one after another on every problem, so that they share the
 machine's moods. The clock is that process's CPU time (wall time on CUDA). What a contestant may need to warm up
 (imports, just-in-time compilation) happens on a tiny problem first, outside of the clock, for everybody. A peer
-that takes more than CAP times our slowest run on the same problem is killed by the kernel's own timer, which stops
+that takes more than `cap` times our slowest run on the same problem is killed by the kernel's own timer, which stops
 compiled code too; the race then goes on without it.
 """
 
@@ -65,6 +65,7 @@ class Heat:
     tiny: Any
     judge: Callable[[Any, Any, Any], Verdict]
     device: str
+    cap: float = CAP
 
 
 def race(heat: Heat) -> list[Measurement]:
@@ -113,7 +114,7 @@ def _run(sender: Connection, heat: Heat, done: Sequence[Measurement], out: set[s
         for solver in contestants:
             if (seed, solver.name) in finished:
                 continue
-            limit = None if solver.name == OURS else _limit(finished[seed, OURS])
+            limit = None if solver.name == OURS else _limit(finished[seed, OURS], heat.cap)
             sender.send(Measurement(heat.row, seed, solver.name, "started", limit or 0.0))
             try:
                 if solver.name not in warm:
@@ -130,8 +131,8 @@ def _run(sender: Connection, heat: Heat, done: Sequence[Measurement], out: set[s
             sender.send(result)
 
 
-def _limit(ours: float) -> float:
-    return CAP * ours if math.isfinite(ours) else WITHOUT_OURS
+def _limit(ours: float, cap: float) -> float:
+    return cap * ours if math.isfinite(ours) else WITHOUT_OURS
 
 
 def _warm_up(solver: Solver, heat: Heat) -> None:
