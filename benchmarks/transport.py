@@ -4,7 +4,8 @@ Medians over fresh seeds, ratios from one run, peers interleaved with ours in on
 pinned to one core, or wall seconds with `--device cuda`. The accuracy gate comes first: L1 marginal error (rows and
 columns) <= 1e-6 in float64 and 1e-4 in float32, and <C, P> within 1e-4 of a certified float64 reference; gradients
 within 1e-5. A result that misses it is printed as "fails" with its error, never as a time; a peer that needs more
-than 20 times our slowest run is stopped and printed as DNF. Imports and just-in-time compilation are excluded for
+than 20 times our slowest run (twice the asked ratio for Gromov-Wasserstein, if that is more) is stopped and printed as
+DNF. Imports and just-in-time compilation are excluded for
 everyone. Peers: `pip install -e '.[benchmarks]'`; those that are absent are skipped with a note.
 """
 

@@ -152,20 +152,19 @@ class Kernel:
     def run(self, tolerance: float, patience: float, every: int, budget: int, safe: Tensor) -> Tensor:
         """Passes and Newton's method by turns, compiled; returns the last v that was trusted.
 
-        Does nothing and returns `safe` where the compiled loops do not apply, marginals are relaxed, or once the
-        system needs a factor.
+        Does nothing and returns `safe` where the compiled loops do not apply, or once the system needs a factor.
         Ends when the error is within the tolerance, after `budget` iterations, or when the kernel has to be built
         anew or Newton's system has to be factorized.
         """
         loops = fused_loops(self.matrix)
-        # Relaxed marginals can have scalings that the compiled loop loses; they are rare, and the loop below is sure.
-        if loops is None or self.direct or not self.balanced:
+        if loops is None or self.direct:
             return safe
         # Memory only: the loop fills it when it comes to Newton's method. Float32 stages share the kernel's own.
         single = self.matrix
         if single.dtype != torch.float32:
             single = torch.empty_like(single, dtype=torch.float32)
-        safe = torch.empty_like(self.v)
+        # The loop may end before it has trusted any v of its own.
+        safe = safe.clone()
         limit = math.exp(SAFE_RANGE[self.v.dtype])
         cap = cheap_steps(self.v.shape[-1], budget)
         done, self.direct = loops.improve(

@@ -230,12 +230,7 @@ def _iterate(problem: StreamedProblem, init: tuple[Tensor, Tensor] | None, setti
         if corrected:
             changes = ((made.f - f).abs(), (step - step.mean()).abs())
             tolerance = min(SAMPLE_TOLERANCE, SAMPLE_FRACTION * made.error)
-            correction = Sample(problem, generator, changes).correct(made.f, g, made.g, tolerance)
-            if torch.isfinite(correction).all():
-                step = step + correction
-            else:
-                # Weights of the sample that have underflowed: this pass goes without.
-                failures, corrected = failures + 1, False
+            step = step + Sample(problem, generator, changes).correct(made.f, g, made.g, tolerance)
         f, g = made.f, extrapolation.next(g, step)
     return Potentials(best.f, best.g, passes)
 
