@@ -61,6 +61,12 @@ class Evidence:
         """Whether any measure of the pairing is beyond shuffled rows, all of them taken into account (Holm)."""
         return any(p <= LEVEL for p in self.adjusted.values())
 
+    @property
+    def decidable(self) -> bool:
+        """Whether there were shuffles enough for any p-value to count as small after the correction."""
+        most = max((self.number(m, "n_reference") for m in self.adjusted), default=0)
+        return len(self.adjusted) / (1 + most) <= LEVEL
+
     def differs(self, measure: str) -> bool:
         """Whether the clouds differ more than two samples of one cloud do; False also if it was not measured.
 

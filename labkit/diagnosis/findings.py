@@ -133,6 +133,18 @@ def partly_related(e: Evidence) -> Finding | None:
     return _about(e, "partly_related", "Related, far from a copy", sentence, tuple(beyond), strength)
 
 
+def undecided(e: Evidence) -> Finding | None:
+    """No number of shuffles this small could show a relation."""
+    if e.related or e.decidable or not e.adjusted:
+        return None
+    needed = math.ceil(len(e.adjusted) / LEVEL) - 1
+    sentence = (
+        f"Whether {e.source} and {e.target} are related cannot be told from so few shuffles: {needed} are needed for "
+        f"{len(e.adjusted)} measures; {e.said(*e.adjusted)}."
+    )
+    return _about(e, "undecided", "Too few shuffles to tell", sentence, tuple(e.adjusted), "weak")
+
+
 def not_paired(e: Evidence) -> Finding | None:
     """The same points in another order."""
     if e.related or not e.adjusted or _shapes_differ(e):
@@ -207,6 +219,7 @@ RELATIONS: tuple[Rule, ...] = (
     same_globally,
     same_locally,
     partly_related,
+    undecided,
     not_paired,
     same_distribution,
     unrelated,

@@ -38,7 +38,8 @@ th { border-color: #8c959f } td.text, th:first-child, th:last-child { text-align
 td { white-space: nowrap } td.text { color: var(--soft); white-space: normal }
 td.text:last-child { min-width: 18rem }
 td:first-child { color: var(--ink); white-space: nowrap } .wide { overflow-x: auto }
-.key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin: 0 .25em 0 .7em }
+.key { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin: 0 .25em 0 .5em }
+.item { white-space: nowrap }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(30rem, 100%), 1fr)); gap: .6rem 1.4rem }
 figure { margin: 0; min-width: 0 } figure img { max-width: 100% } figcaption { color: var(--soft); font-size: .86rem }
 </style></head><body>
@@ -53,8 +54,9 @@ from {{ f.evidence | join(", ") }}</p></div>
 {% if section.note %}<p class="note">{{ section.note }}</p>{% endif %}
 {% if section.figures %}<div class="grid">{% for figure in section.figures %}
 <figure><img src="data:image/png;base64,{{ figure.png }}" alt="{{ figure.alt }}" width="{{ figure.width }}">
-<figcaption>{% for name, color in figure.legend %}<span class="key" style="background: {{ color }}">
-</span>{{ name }}{% endfor %}</figcaption></figure>{% endfor %}</div>{% endif %}
+<figcaption>{% for name, color in figure.legend %}
+<span class="item"><span class="key" style="background: {{ color }}"></span>{{ name }}</span>{% endfor %}
+</figcaption></figure>{% endfor %}</div>{% endif %}
 {% for table in section.tables %}<div class="wide"><table><thead><tr>
 {% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr></thead><tbody>
 {% for row in table.rows %}<tr>{% for cell in row %}<td{% if not cell.number %} class="text"{% endif %}>{{ cell.text }}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,12 @@ def test_the_sphere_has_its_curvature_and_no_refusal() -> None:
     assert row["low"] <= row["value"] <= row["high"]
     assert found.clouds.set_index("measure").loc["curvature_refused", "value"] == 0
     assert "no_curvature" not in {f.name for f in found.findings}
+
+
+def test_few_shuffles_decide_nothing() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    found = labkit.diagnose((x, x + 0.1), measures=["cka", "mutual_knn", "procrustes"], effort=Effort(shuffles=19))
+    assert "undecided" in [f.name for f in found.findings]
+    assert "59 are needed for 3 measures" in found.findings[0].sentence
+    enough = labkit.diagnose((x, x + 0.1), measures=["cka", "mutual_knn", "procrustes"], effort=Effort(shuffles=59))
+    assert "undecided" not in [f.name for f in enough.findings]
