@@ -29,6 +29,10 @@ class Objective(Protocol):
         """Weighted loss terms of a batch of raw features; their sum is minimized."""
         ...
 
+    def after_step(self, batch: Embeddings) -> None:
+        """What follows an optimizer step: a moving average, a queue."""
+        ...
+
     def embed(self, data: Embeddings) -> Embeddings:
         """The batch in the shared space."""
         ...
@@ -94,8 +98,10 @@ def fit(
             module.train()
             values: dict[str, list[float]] = {}
             for rows in torch.randperm(len(train), generator=order).tensor_split(batches):
-                terms = objective.terms(train.take(rows.numpy()))
+                batch = train.take(rows.numpy())
+                terms = objective.terms(batch)
                 _step(module, optimizer, terms, config.gradient_clip)
+                objective.after_step(batch)
                 scheduler.step()
                 for name, value in terms.items():
                     values.setdefault(name, []).append(float(value.detach()))

@@ -29,6 +29,9 @@ class Scripted(nn.Module):
         self.modes.append(self.training)
         return {"line": -self.weight}
 
+    def after_step(self, batch: Embeddings) -> None:
+        pass
+
     def embed(self, data: Embeddings) -> Embeddings:
         """A share of the samples coincides with its partner, the rest is opposite to it."""
         self.modes.append(self.training)
@@ -46,6 +49,9 @@ class Linear(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(0)
         self.maps = nn.ParameterList(0.1 * torch.randn(d, 8, generator=generator) for d in width)
+
+    def after_step(self, batch: Embeddings) -> None:
+        pass
 
     def embed(self, data: Embeddings) -> Embeddings:
         return data.with_z({m: z @ w for (m, z), w in zip(data.z.items(), self.maps, strict=True)})

@@ -43,20 +43,26 @@ class Pair:
     """Two modalities of a batch, as a loss sees them.
 
     Attributes:
+        modalities: names of the two.
         x: rows of the first head for the samples that have both modalities.
         y: the same samples through the second head.
         cloud_x: all rows of the first head, paired or not.
         cloud_y: all rows of the second.
+        cloud_raw_x: frozen features of the first cloud.
+        cloud_raw_y: the same of the second.
         raw_x: frozen features of the paired rows in the first modality.
         raw_y: the same in the second.
         group: samples of one group are positives of each other.
         temperature: the learned temperature.
     """
 
+    modalities: tuple[str, str]
     x: Tensor
     y: Tensor
     cloud_x: Tensor
     cloud_y: Tensor
+    cloud_raw_x: Tensor
+    cloud_raw_y: Tensor
     raw_x: Tensor
     raw_y: Tensor
     group: Tensor
@@ -115,8 +121,12 @@ class Trained(AlignerBase):
     fitted: training_loop.Fitted
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Weighted loss terms of one pair of modalities."""
-        raise NotImplementedError
+        """Weighted terms of the samples that have both modalities, two or more; none by default."""
+        return {}
+
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """Weighted terms of two clouds that need no paired samples (there may be none); none by default."""
+        return {}
 
     def sample_terms(self, z: dict[str, Tensor], batch: Embeddings) -> dict[str, Tensor]:
         """Weighted terms of the batch as a whole (a task loss, say); none by default."""
@@ -124,6 +134,12 @@ class Trained(AlignerBase):
 
     def prepare(self, train: Embeddings) -> None:
         """Add modules beyond the heads to `network.extra`; none by default."""
+
+    def after_step(self, batch: Embeddings) -> None:
+        """What follows an optimizer step (a moving average, a queue); nothing by default.
+
+        State that outlives the step belongs into buffers of `network.extra`, where a checkpoint finds it.
+        """
 
     def fit(self, train: Embeddings, validation: Embeddings) -> Self:
         """Train the heads; the weights with the best validation score are kept.
@@ -154,9 +170,24 @@ class Trained(AlignerBase):
         z = self.network.project(batch, normalize=self.normalized)
         totals: dict[str, list[Tensor]] = {}
         for pair in self._pairs(batch, z):
-            for name, value in self.pair_terms(pair).items():
+            found = self.cloud_terms(pair) | (self.pair_terms(pair) if len(pair.x) > 1 else {})
+            for name, value in found.items():
                 totals.setdefault(name, []).append(value)
         return {name: torch.stack(v).mean() for name, v in totals.items()} | self.sample_terms(z, batch)
+
+    def tuples(self, z: dict[str, Tensor], batch: Embeddings) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """The samples by the modalities that they have: rows of each of these modalities, and the samples' groups.
+
+        Losses of whole tuples see every sample in the modalities it has; sets of fewer than two samples or modalities
+        say nothing and are left out.
+        """
+        present = torch.stack([batch.present[m] for m in z], dim=1)
+        patterns, members = present.unique(dim=0, return_inverse=True)
+        groups = batch.groups.to(self.device)
+        for i, pattern in enumerate(patterns):
+            rows = (members == i).nonzero().flatten()
+            if len(rows) > 1 and int(pattern.sum()) > 1:
+                yield [v[rows] for v, there in zip(z.values(), pattern.tolist(), strict=True) if there], groups[rows]
 
     @torch.no_grad()
     def embed(self, data: Embeddings) -> Embeddings:
@@ -189,13 +220,16 @@ class Trained(AlignerBase):
         present, groups = batch.present, batch.groups.to(self.device)
         for a, b in itertools.combinations(batch.modalities, 2):
             both = present[a] & present[b]
-            if both.sum() < 2:
+            if min(int(present[a].sum()), int(present[b].sum())) < 2:
                 continue
             yield Pair(
+                modalities=(a, b),
                 x=z[a][both],
                 y=z[b][both],
                 cloud_x=z[a][present[a]],
                 cloud_y=z[b][present[b]],
+                cloud_raw_x=batch.z[a][present[a]],
+                cloud_raw_y=batch.z[b][present[b]],
                 raw_x=batch.z[a][both],
                 raw_y=batch.z[b][both],
                 group=groups[both],

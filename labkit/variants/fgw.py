@@ -41,10 +41,13 @@ class FGW(Trained):
     options: FGWOptions
     search = Trained.search | {"w_fgw": (0.3, 1.0, 3.0, 10.0), "alpha": (0.2, 0.5, 0.8)}
 
-    def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Contrastive and fused terms."""
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The fused term."""
         o = self.options
-        return {
-            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-            "fgw": o.w_fgw * fused_gromov_wasserstein(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon, alpha=o.alpha),
-        }
+        value = fused_gromov_wasserstein(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon, alpha=o.alpha)
+        return {"fgw": o.w_fgw * value}
+
+    def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The contrastive term."""
+        value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+        return {"contrastive": self.options.w_contrastive * value}

@@ -61,12 +61,15 @@ class Gotma(Trained):
             raise ValueError("w_task is positive but the training samples have no labels; set w_task to 0")
         self.network.extra["task"] = nn.Linear(self.options.dim, int(train.label.max()) + 1)
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The transport term."""
+        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Transport, Riemannian and contrastive terms."""
+        """Riemannian and contrastive terms."""
         o = self.options
         near_x, near_y = pair.neighbors(o.neighbors)
         return {
-            "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
             "rc": o.w_rc * rc(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
             "contrastive": o.w_cl * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
         }

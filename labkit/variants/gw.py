@@ -41,10 +41,11 @@ class GW(Trained):
     options: GWOptions
     search = Trained.search | {"w_gw": (0.3, 1.0, 3.0, 10.0)}
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The distortion term."""
+        return {"gw": self.options.w_gw * gromov_wasserstein(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Contrastive and distortion terms."""
-        o = self.options
-        return {
-            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-            "gw": o.w_gw * gromov_wasserstein(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
-        }
+        """The contrastive term."""
+        value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+        return {"contrastive": self.options.w_contrastive * value}

@@ -39,10 +39,11 @@ class MMD(Trained):
     options: MMDOptions
     search = Trained.search | {"w_mmd": (0.3, 1.0, 3.0, 10.0)}
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The kernel term."""
+        return {"mmd": self.options.w_mmd * mmd(pair.cloud_x, pair.cloud_y)}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Contrastive and kernel terms."""
-        o = self.options
-        return {
-            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-            "mmd": o.w_mmd * mmd(pair.cloud_x, pair.cloud_y),
-        }
+        """The contrastive term."""
+        value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+        return {"contrastive": self.options.w_contrastive * value}

@@ -40,10 +40,11 @@ class OT(Trained):
     options: OTOptions
     search = Trained.search | {"w_ot": (0.3, 1.0, 3.0, 10.0), "epsilon": (0.05, 0.2)}
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The transport term."""
+        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Contrastive and transport terms."""
-        o = self.options
-        return {
-            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-            "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
-        }
+        """The contrastive term."""
+        value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+        return {"contrastive": self.options.w_contrastive * value}

@@ -47,12 +47,15 @@ class RMA(Trained):
         "epsilon": (0.05, 0.2),
     }
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The transport term."""
+        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Transport, Riemannian and retrieval terms."""
+        """Riemannian and retrieval terms."""
         o = self.options
         near_x, near_y = pair.neighbors(o.neighbors)
         return {
-            "ot": o.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=o.epsilon),
             "rma": o.w_rma * rma_isometric(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
             "retrieve": o.w_retrieve * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
         }

@@ -44,13 +44,15 @@ class Structure(Trained):
     options: StructureOptions
     search = Trained.search | {"w_structure": (0.3, 1.0, 3.0, 10.0), "softness": (0.05, 0.1, 0.3)}
 
+    def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
+        """The neighborhood term."""
+        kept = self._kept(pair.cloud_raw_x, pair.cloud_x) + self._kept(pair.cloud_raw_y, pair.cloud_y)
+        return {"structure": self.options.w_structure * kept / 2}
+
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Contrastive and neighborhood terms."""
-        o = self.options
-        return {
-            "contrastive": o.w_contrastive * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-            "structure": o.w_structure * (self._kept(pair.raw_x, pair.x) + self._kept(pair.raw_y, pair.y)) / 2,
-        }
+        """The contrastive term."""
+        value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+        return {"contrastive": self.options.w_contrastive * value}
 
     def _kept(self, raw: Tensor, z: Tensor) -> Tensor:
         if len(z) < 3:  # two points are each other's only neighbor
