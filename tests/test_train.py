@@ -116,11 +116,13 @@ def test_a_record_a_epoch(shared_latent):
     records: list = []
     data, module = shared_latent(70), Linear()
     train(module, data, epochs=3, log=records.append)
-    names = {"step", "epoch", "contrast", "size", "validation", "learning_rate", "seconds"}
+    names = {"step", "epoch", "contrast", "size", "validation", "learning_rate", "seconds", "step_seconds"}
+    names |= {"peak_memory", "effective_rank", "embedding_std"}
     assert [set(r) for r in records] == [names] * 3
     assert [(r["epoch"], r["step"]) for r in records] == [(1, 2), (2, 4), (3, 6)]
     assert all(math.isfinite(v) for r in records for v in r.values())
     assert records[0]["seconds"] < records[-1]["seconds"]
+    assert sum(2 * r["step_seconds"] for r in records) < records[-1]["seconds"], "validation takes time as well"
     best = max(r["validation"] for r in records)
     assert validation_score(module.embed(data)) == pytest.approx(best)
 

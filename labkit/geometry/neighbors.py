@@ -6,7 +6,7 @@ lower index, so results repeat across runs, devices and numbers of threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -101,8 +101,26 @@ def sphere_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[
     matrix as 2 atan2(sqrt(1 - c), sqrt(1 + c)), whose gradient stays finite where that of arccos(c) does not: at
     coinciding and antipodal points. Distances below about 1e-3 lose digits to the offset that does it.
     """
-    cosine = (x @ y.T).clamp(-1, 1)
-    return 2 * torch.atan2((1 - cosine + OFFSET).sqrt(), (1 + cosine + OFFSET).sqrt())
+    angle = _Angle.apply((x @ y.T).clamp(-1, 1))
+    assert isinstance(angle, Tensor)
+    return angle
+
+
+class _Angle(torch.autograd.Function):
+    """2 atan2(sqrt(u), sqrt(v)) of u = 1 - c + OFFSET, v = 1 + c + OFFSET, with its derivative -1 / sqrt(u v).
+
+    The chain rule through both roots gives the same number in three times the time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, cosine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine)
+        return torch.atan2((1 - cosine).add_(OFFSET).sqrt_(), (1 + cosine).add_(OFFSET).sqrt_()).mul_(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:
+        (cosine,) = ctx.saved_tensors
+        return -grad_outputs[0] * ((1 - cosine + OFFSET) * (1 + cosine + OFFSET)).rsqrt()
 
 
 def chord_distances(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -137,6 +137,21 @@ class Store:
             rows.append(row)
         return pd.DataFrame(rows, columns=list(_TABLE)).astype({"n": "Int64", "seed": "Int64"})
 
+    def budgets(self, ids: Sequence[str] | None = None) -> pd.DataFrame:
+        """What the runs `ids` (all by default) cost, one row per run, from the `run.json` files alone.
+
+        Columns run, variant, seed, train_seconds (of all attempts), earlier_seconds (the part of interrupted attempts),
+        total_seconds (with the evaluation), train_steps, epochs, best_epoch, parameters and peak_memory (bytes; see
+        `labkit.train.monitor`). Runs that did not record it are left out.
+        """
+        found = [run.info for run in self._some(ids)]
+        rows = [
+            {"run": info["id"], "variant": info["variant"], "seed": info["seed"], **info["budget"]}
+            for info in found
+            if "budget" in info
+        ]
+        return pd.DataFrame(rows) if rows else _empty("run", "variant", "seed")
+
     def scores(self, ids: Sequence[str] | None = None) -> pd.DataFrame:
         """Scores of the runs `ids` (all by default) below each other, with columns run and variant in front.
 

@@ -98,6 +98,14 @@ class RunFolder:
         """
         log.append(self.folder / "log.jsonl", record)
 
+    def write_budget(self, budget: Mapping[str, float]) -> None:
+        """Record in `run.json` what the run cost: seconds, steps, bytes; `Store.budgets` lists it for all runs.
+
+        Raises:
+            StoreError: no space or no permission.
+        """
+        self._manifest.enlist({}, {"budget": dict(budget)})
+
     def history(self) -> pd.DataFrame:
         """The log, one row per line.
 

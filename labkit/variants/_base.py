@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from labkit.config import TrainingConfig, parse
-from labkit.train import Log
+from labkit.train import Checkpoint, Fitted, Log
 from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 
@@ -43,8 +43,17 @@ class AlignerBase:
         seed: int = 0,
         device: str | torch.device = "cpu",
         log: Log | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         """Check the options; nothing is computed before `fit`.
+
+        Args:
+            options: hyper-parameters; defaults where they are not given.
+            training: of trained variants.
+            seed: of everything random.
+            device: where it is computed.
+            log: called once per epoch of a training.
+            checkpoint: where a training is kept while it runs, and continued after an interruption.
 
         Raises:
             ConfigError: an option that the variant does not have, or a value that it does not accept.
@@ -54,6 +63,8 @@ class AlignerBase:
         self.seed = seed
         self.device = torch.device(device)
         self.log = log
+        self.checkpoint = checkpoint
+        self.fitted: Fitted | None = None
         self.modalities: tuple[str, ...] = ()
 
     @classmethod
@@ -121,6 +132,10 @@ class AlignerBase:
             raise RuntimeError(f"variant {self.name()!r} is not fitted yet: call fit(train, validation) first")
 
     def _check_train(self, train: Embeddings) -> None:
+        if len(train.modalities) < 2:
+            raise ValueError(
+                f"variant {self.name()!r} aligns two or more modalities; got {list(train.modalities)}: add another one"
+            )
         rows = {m: train.z[m][train.present[m]] for m in train.modalities}
         few = {m: len(r) for m, r in rows.items() if len(r) < 2}
         if few:

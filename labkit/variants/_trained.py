@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,7 @@ from labkit.encoders.heads import LinearHead
 from labkit.geometry import knn
 from labkit.types import Embeddings
 from labkit.variants._base import AlignerBase, Options
+from labkit.variants._neighborhoods import Neighborhoods
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -37,6 +39,37 @@ class TrainedOptions(Options):
     temperature: Annotated[float, Field(gt=0)] = 0.07
     neighbors: Annotated[int, Field(ge=1)] = 10
 
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        weights = [name for name in type(self).model_fields if name.startswith("w_")]
+        if weights and not any(getattr(self, name) for name in weights):
+            raise ValueError(f"all weights ({', '.join(weights)}) are 0, so nothing is learned; make one positive")
+        return self
+
+
+class CollapsibleOptions(TrainedOptions):
+    """Hyper-parameters of variants whose terms, but for some, are least where all samples fall on one point.
+
+    Class attributes:
+        keeps_apart: the weights that prevent it; one of them must be positive.
+
+    Attributes:
+        allow_collapse: take weights under which the map may collapse, to see it happen.
+    """
+
+    keeps_apart: ClassVar[tuple[str, ...]] = ()
+
+    allow_collapse: bool = False
+
+    @model_validator(mode="after")
+    def _kept_apart(self) -> Self:
+        if not self.allow_collapse and not any(getattr(self, name) for name in self.keeps_apart):
+            raise ValueError(
+                f"{' and '.join(self.keeps_apart)} is 0, so the map may collapse to a point; make it positive, or set "
+                "allow_collapse to True to see it happen"
+            )
+        return self
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -54,6 +87,8 @@ class Pair:
         raw_y: the same in the second.
         group: samples of one group are positives of each other.
         temperature: the learned temperature.
+        rows: the paired samples among those that `near` knows.
+        near: lists of neighbors in the frozen features, while training; they are searched where there are none.
     """
 
     modalities: tuple[str, str]
@@ -67,11 +102,19 @@ class Pair:
     raw_y: Tensor
     group: Tensor
     temperature: Tensor
+    rows: Tensor | None = None
+    near: Neighborhoods | None = None
 
     def neighbors(self, k: int) -> tuple[Tensor, Tensor]:
         """Neighbor sets of the paired rows in the frozen features of either modality; all others if fewer than k."""
         k = min(k, len(self.raw_x) - 1)
-        return knn(self.raw_x, k), knn(self.raw_y, k)
+        return self._nearest(0, self.raw_x, k), self._nearest(1, self.raw_y, k)
+
+    def _nearest(self, which: int, raw: Tensor, k: int) -> Tensor:
+        listed = None
+        if self.near is not None and self.rows is not None:
+            listed = self.near.among(self.modalities[which], self.rows, k)
+        return knn(raw, k) if listed is None else listed
 
 
 class Network(nn.Module):
@@ -95,7 +138,8 @@ class Network(nn.Module):
 
     def project(self, data: Embeddings, *, normalize: bool) -> dict[str, Tensor]:
         """Every modality of `data` through its head."""
-        z = {m: self.heads[m](data.z[m]) for m in data.modalities}
+        # in float32 whatever autocast did to the heads: losses and retrieval are not for 16 bits
+        z = {m: self.heads[m](data.z[m]).float() for m in data.modalities}
         return {m: F.normalize(v, dim=1) for m, v in z.items()} if normalize else z
 
 
@@ -118,7 +162,7 @@ class Trained(AlignerBase):
     }
     normalized: ClassVar[bool] = True
     network: Network
-    fitted: training_loop.Fitted
+    _neighborhoods: Neighborhoods | None = None
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Weighted terms of the samples that have both modalities, two or more; none by default."""
@@ -160,34 +204,46 @@ class Trained(AlignerBase):
                 )
             self.prepare(train)
         self.network.to(self.device)
-        self.fitted = training_loop.fit(
-            self.network, self, (train, validation), self.training, seed=self.seed, log=self.log
-        )
+        with self.neighbors_listed(train):
+            self.fitted = training_loop.fit(
+                self.network,
+                self,
+                (train, validation),
+                self.training,
+                seed=self.seed,
+                log=self.log,
+                checkpoint=self._own_checkpoint(),
+            )
         return self
+
+    @contextlib.contextmanager
+    def neighbors_listed(self, train: Embeddings) -> Iterator[None]:
+        """While it lasts, neighbors of batches of `train` come from lists, see `labkit.variants._neighborhoods`."""
+        self._neighborhoods = Neighborhoods(train)
+        try:
+            yield
+        finally:
+            self._neighborhoods = None
 
     def terms(self, batch: Embeddings) -> dict[str, Tensor]:
         """Loss terms of a batch of frozen features; see `labkit.train.Objective`."""
         z = self.network.project(batch, normalize=self.normalized)
+        with training_loop.full_precision(self.device):
+            return self._losses(z, batch)
+
+    def _own_checkpoint(self) -> training_loop.Checkpoint | None:
+        if self.checkpoint is None:
+            return None
+        made_by = {"variant": self.name(), "options": self.options.model_dump(mode="json")}
+        return replace(self.checkpoint, owner={**self.checkpoint.owner, **made_by})
+
+    def _losses(self, z: dict[str, Tensor], batch: Embeddings) -> dict[str, Tensor]:
         totals: dict[str, list[Tensor]] = {}
         for pair in self._pairs(batch, z):
             found = self.cloud_terms(pair) | (self.pair_terms(pair) if len(pair.x) > 1 else {})
             for name, value in found.items():
                 totals.setdefault(name, []).append(value)
         return {name: torch.stack(v).mean() for name, v in totals.items()} | self.sample_terms(z, batch)
-
-    def tuples(self, z: dict[str, Tensor], batch: Embeddings) -> Iterator[tuple[list[Tensor], Tensor]]:
-        """The samples by the modalities that they have: rows of each of these modalities, and the samples' groups.
-
-        Losses of whole tuples see every sample in the modalities it has; sets of fewer than two samples or modalities
-        say nothing and are left out.
-        """
-        present = torch.stack([batch.present[m] for m in z], dim=1)
-        patterns, members = present.unique(dim=0, return_inverse=True)
-        groups = batch.groups.to(self.device)
-        for i, pattern in enumerate(patterns):
-            rows = (members == i).nonzero().flatten()
-            if len(rows) > 1 and int(pattern.sum()) > 1:
-                yield [v[rows] for v, there in zip(z.values(), pattern.tolist(), strict=True) if there], groups[rows]
 
     @torch.no_grad()
     def embed(self, data: Embeddings) -> Embeddings:
@@ -218,20 +274,29 @@ class Trained(AlignerBase):
 
     def _pairs(self, batch: Embeddings, z: dict[str, Tensor]) -> Iterator[Pair]:
         present, groups = batch.present, batch.groups.to(self.device)
+        near = self._neighborhoods
+        rows = None if near is None else near.rows(batch.key)
         for a, b in itertools.combinations(batch.modalities, 2):
-            both = present[a] & present[b]
             if min(int(present[a].sum()), int(present[b].sum())) < 2:
                 continue
+            first, second, both = (_selection(m) for m in (present[a], present[b], present[a] & present[b]))
             yield Pair(
                 modalities=(a, b),
                 x=z[a][both],
                 y=z[b][both],
-                cloud_x=z[a][present[a]],
-                cloud_y=z[b][present[b]],
-                cloud_raw_x=batch.z[a][present[a]],
-                cloud_raw_y=batch.z[b][present[b]],
+                cloud_x=z[a][first],
+                cloud_y=z[b][second],
+                cloud_raw_x=batch.z[a][first],
+                cloud_raw_y=batch.z[b][second],
                 raw_x=batch.z[a][both],
                 raw_y=batch.z[b][both],
                 group=groups[both],
                 temperature=self.network.temperature,
+                rows=None if rows is None else rows[both],
+                near=near,
             )
+
+
+def _selection(mask: Tensor) -> Tensor | slice:
+    """Index of the rows that the mask selects; where it selects all, one that copies nothing."""
+    return slice(None) if bool(mask.all()) else mask.nonzero().flatten()

@@ -224,6 +224,21 @@ def test_scores_and_fields_of_many_runs(
     assert store.fields("nothing").empty
 
 
+def test_what_runs_cost_is_listed(store: Store, start: Callable[..., Run]) -> None:
+    assert store.budgets().columns.tolist() == ["run", "variant", "seed"]
+    cheap, silent, dear = (start(name, seed=i) for i, name in enumerate(("cheap", "silent", "dear")))
+    cheap.write_budget({"train_seconds": 1.5, "train_steps": 10})
+    dear.write_budget({"train_seconds": 2.0})
+    dear.write_budget({"train_seconds": 99.0, "train_steps": 70})
+    dear.complete()
+    found = store.budgets()
+    assert found["run"].tolist() == ["cheap", "dear"]
+    assert found["seed"].tolist() == [0, 2]
+    assert found["train_seconds"].tolist() == [1.5, 99.0]
+    assert found["train_steps"].tolist() == [10, 70]
+    assert store.budgets([silent.id]).empty
+
+
 def test_a_configuration_that_json_cannot_hold(store: Store) -> None:
     with pytest.raises(TypeError, match="cannot store set"):
         store.create("a", name="", variant="", config={"x": {1}}, seed=0, data_root=".")
