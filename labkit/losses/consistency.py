@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from labkit.losses import LOSSES
 from labkit.losses._checks import check_paired
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 
 @LOSSES.register("geometric_consistency", aliases=("cyclip",))
+@full_precision
 def geometric_consistency(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     """Cross-modal symmetry and in-modal agreement of cosines; 0 when both modalities agree.
 
@@ -37,6 +39,7 @@ def geometric_consistency(x: Float[Tensor, "n d"], y: Float[Tensor, "n d"]) -> F
     return (across - across.T).square().mean() + (x @ x.T - y @ y.T).square().mean()
 
 
+@full_precision
 def augmented_consistency(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from labkit.losses import LOSSES
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
 @LOSSES.register("dcca")
+@full_precision
 def dcca(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"], *, ridge: float = 1e-3) -> Float[Tensor, ""]:
     """One minus the mean canonical correlation; 0 when each modality is a linear map of the other, 1 at worst.
 
@@ -39,6 +41,7 @@ def dcca(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"], *, ridge: float = 1e-
     return 1 - _nuclear(whitened[0].T @ whitened[1]) / min(x.shape[1], y.shape[1])
 
 
+@full_precision
 def gcca(*modalities: Float[Tensor, "n d"], ridge: float = 1e-3) -> Float[Tensor, ""]:
     """MAXVAR generalized CCA: how much of its best common representation the modalities leave unexplained; 0..1.
 

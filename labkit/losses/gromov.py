@@ -14,6 +14,7 @@ from torch import Tensor
 from labkit import ot
 from labkit.geometry.neighbors import OFFSET
 from labkit.losses import LOSSES
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -22,6 +23,7 @@ TINY = 1e-18  # under the root where all distances are zero
 
 
 @LOSSES.register("gromov_wasserstein", aliases=("gw",))
+@full_precision
 def gromov_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], *, epsilon: float = 0.05) -> Float[Tensor, ""]:
     """Entropic Gromov-Wasserstein with squared Euclidean distances; at least 0, small for isometric clouds.
 
@@ -43,6 +45,7 @@ def gromov_wasserstein(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"], *, epsi
 
 
 @LOSSES.register("fused_gromov_wasserstein", aliases=("fgw",))
+@full_precision
 def fused_gromov_wasserstein(
     x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, epsilon: float = 0.05, alpha: float = 0.5
 ) -> Float[Tensor, ""]:
@@ -71,36 +74,59 @@ def fused_gromov_wasserstein(
 
 
 @LOSSES.register("distance_distribution", aliases=("slb",))
-def distance_distribution(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
+@full_precision
+def distance_distribution(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> Float[Tensor, ""]:
     """Second lower bound of Gromov-Wasserstein: the clouds have the same distances, in whatever places; 0 at best.
 
     Formula: W_2^2 of the two sets of pairwise distances, each divided by its mean: sorted, they are matched in order.
     Differentiable everywhere but at ties; n^2 log n.
 
     Raises:
-        ValueError: numbers of rows that differ, or fewer than three.
+        ValueError: a cloud of fewer than two points.
 
     Source:
         Memoli 2011, Found. Comput. Math. 11, section 6 (SLB), without his factor and root.
     """
-    first, second = (_sorted_distances(z) for z in _same_size(x, y))
-    return (first - second).square().mean()
+    _check(x, y)
+    first, second, width = _matched(*(_distances(z).flatten()[None].sort().values for z in (x, y)))
+    return (width * (first - second).square()).sum()
 
 
 @LOSSES.register("eccentricity", aliases=("flb",))
-def eccentricity(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
+@full_precision
+def eccentricity(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> Float[Tensor, ""]:
     """First lower bound of Gromov-Wasserstein: points are equally far from all others, in whatever order; 0 at best.
 
     Formula: W_2^2 of s_i = (mean_k D[i,k]^2)^1/2 in both clouds, D divided by its mean.
 
     Raises:
-        ValueError: numbers of rows that differ, or fewer than three.
+        ValueError: a cloud of fewer than two points.
 
     Source:
         Memoli 2011, Found. Comput. Math. 11, section 6 (FLB), without his factor and root.
     """
-    first, second = (_eccentricities(z).sort().values for z in _same_size(x, y))
-    return (first - second).square().mean()
+    _check(x, y)
+    first, second, width = _matched(*(_eccentricities(z)[None].sort().values for z in (x, y)))
+    return (width * (first - second).square()).sum()
+
+
+@LOSSES.register("third_lower_bound", aliases=("tlb",))
+@full_precision
+def third_lower_bound(x: Float[Tensor, "n d"], y: Float[Tensor, "m e"]) -> Float[Tensor, ""]:
+    """Third lower bound of Gromov-Wasserstein: each point has a partner with the same distances to all; 0 at best.
+
+    Formula: min_P sum_ij P_ij W_2^2(D_x[i, .], D_y[j, .]), D divided by its mean. The highest of the three bounds, and
+    like them blind to place: isometric clouds have 0. Exact transport between sorted rows, O(n^3).
+
+    Raises:
+        ValueError: a cloud of fewer than two points.
+
+    Source:
+        Memoli 2011, Found. Comput. Math. 11, section 6 (TLB), without his factor and root.
+    """
+    _check(x, y)
+    first, second, width = _matched(*(_distances(z).sort().values for z in (x, y)))
+    return ot.exact(ot.PointCloud(first * width.sqrt(), second * width.sqrt())).cost
 
 
 def _space(z: Tensor) -> ot.PointCloud:
@@ -120,15 +146,21 @@ def _distances(z: Tensor) -> Tensor:
     return apart / apart.mean().clamp(min=torch.finfo(z.dtype).tiny)
 
 
-def _sorted_distances(z: Tensor) -> Tensor:
-    return _distances(z).flatten().sort().values
-
-
 def _eccentricities(z: Tensor) -> Tensor:
     return _distances(z).square().mean(dim=1).sqrt()
 
 
-def _same_size(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 3:
-        raise ValueError(f"needs two clouds of one size, at least 3 points; got {list(x.shape)} and {list(y.shape)}")
-    return x, y
+def _matched(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Quantiles of the sorted rows of both at the levels where either steps, and the widths between those levels."""
+    n, m = first.shape[1], second.shape[1]
+    if n == m:
+        return first, second, first.new_full((n,), 1 / n)
+    # in units of 1 / (n m), exactly
+    steps = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique().to(first.device)
+    width = torch.diff(steps, prepend=steps.new_zeros(1)).to(first.dtype) / (n * m)
+    return first[:, (steps - 1) // m], second[:, (steps - 1) // n], width
+
+
+def _check(x: Tensor, y: Tensor) -> None:
+    if x.ndim != 2 or y.ndim != 2 or min(len(x), len(y)) < 2:
+        raise ValueError(f"needs two clouds of at least 2 points; got {list(x.shape)} and {list(y.shape)}")

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from labkit import ot
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+@full_precision
 def permutation_defect(plan: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """How far a square plan of uniform weights is from a permutation; 0 for one, (n - 1) / n for the product plan.
 
@@ -34,6 +36,27 @@ def permutation_defect(plan: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     return _distance_to_identity(scaled.T @ scaled)
 
 
+@full_precision
+def permutation_defect_literal(plan: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
+    """L_inv as proposed; useless: a plan of n points is no orthogonal matrix, and is about n away from one.
+
+    Formula: |P'P - I|_F^2. With uniform weights it is n (1 - 1/n^2)^2 for a permutation and n - 2/n^2 + 1/n^4 for
+    the product plan, its opposite: 7.75 and 7.97 for n = 8. `permutation_defect` and `cycle_defect` are the sound
+    readings.
+
+    Raises:
+        ValueError: the plan is no matrix.
+
+    Source:
+        Model merging proposal, L_inv.
+    """
+    if plan.ndim != 2:
+        raise ValueError(f"a plan must be a matrix; got {list(plan.shape)}")
+    gram = plan.T @ plan
+    return (gram - torch.eye(len(gram), dtype=plan.dtype, device=plan.device)).square().sum()
+
+
+@full_precision
 def cycle_defect(plan: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
     """How far from its start a point ends that is carried over and back; 0 when every row has columns of its own.
 
@@ -53,6 +76,7 @@ def cycle_defect(plan: Float[Tensor, "n m"]) -> Float[Tensor, ""]:
     return _distance_to_identity(forth @ back.T)
 
 
+@full_precision
 def map_jacobian(
     coupling: ot.Coupling, x: Float[Tensor, "k d"], *, rank: int, floor: float = 1e-4
 ) -> Float[Tensor, ""]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from labkit.losses import LOSSES
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -16,6 +17,7 @@ BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the median squared distance
 
 
 @LOSSES.register("mmd")
+@full_precision
 def mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """Squared maximum mean discrepancy with a mixture of Gaussian kernels; 0 for equal clouds, at most 2.
 
@@ -39,6 +41,7 @@ def mmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
 
 
 @LOSSES.register("coral")
+@full_precision
 def coral(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """Squared distance of the covariances; 0 when they agree, blind to the means.
 
@@ -55,6 +58,7 @@ def coral(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, ""]
 
 
 @LOSSES.register("cmd")
+@full_precision
 def cmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, moments: int = 5) -> Float[Tensor, ""]:
     """Central moment discrepancy; 0 when the means and all central moments of the coordinates agree.
 
@@ -75,6 +79,7 @@ def cmd(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], *, moments: int = 5) -
 
 
 @LOSSES.register("difference")
+@full_precision
 def difference(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> Float[Tensor, ""]:
     """Soft orthogonality of two representations of the same samples; 0 when no coordinate of one tells of the other.
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from labkit.geometry import chord_distances, knn, shortest_paths, sphere_distances
+from labkit.geometry import knn, shortest_paths
 from labkit.losses import LOSSES
 from labkit.losses._checks import check_paired
+from labkit.losses._precision import full_precision
+from labkit.losses.distances import Distance, between, within
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 @LOSSES.register("rma_isometric", aliases=("rma",))
+@full_precision
 def rma_isometric(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],
@@ -32,21 +35,25 @@ def rma_isometric(
     neighbors_x: Int[Tensor, "n k"] | None = None,
     neighbors_y: Int[Tensor, "n k"] | None = None,
     k: int = 10,
+    distance: Distance = "euclidean",
 ) -> Float[Tensor, ""]:
     """Riemannian manifold alignment, isometric reading; 0 at x = y.
 
-    Formula: 1/(N k) sum_i sum_{j in N_k(x_i)} (|x_i - x_j| - |x_i - y_j|)^2, averaged with x and y exchanged:
-    the neighbors of an anchor, carried over by the pairing, keep their distance to it. Rows are normalized inside.
+    Formula: 1/(N k) sum_i sum_{j in N_k(x_i)} (d(x_i, x_j) - d(x_i, y_j))^2, averaged with x and y exchanged: the
+    neighbors of an anchor, carried over by the pairing, keep their distance d to it, by default |x_i - x_j|. Rows are
+    normalized inside.
 
     Args:
         x: one modality.
         y: the other, paired.
         neighbors_x: neighbors of each sample in the first modality; the k nearest rows of x by default.
         neighbors_y: the same for the second.
-        k: neighbors where they are not given.
+        k: neighbors where they are not given, and of the graph of "geodesic" and "diffusion".
+        distance: "euclidean" (the chord), "sphere" (the angle), "cosine" (1 - cos), or, on the cloud of both modalities
+            together, "geodesic" (shortest paths in its neighborhood graph) or "diffusion".
 
     Raises:
-        ValueError: x and y are not two matrices of one shape, or have no k neighbors.
+        ValueError: x and y are not two matrices of one shape, have no k neighbors, or the distance is unknown.
 
     Source:
         Geometric alignment proposal, L_RMA; its literal form |x_i - y_j|^2 is positive at perfect alignment and
@@ -55,14 +62,14 @@ def rma_isometric(
     check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     neighbors_x, neighbors_y = _neighbor_sets((x, neighbors_x), (y, neighbors_y), k)
-
-    across = chord_distances(x, y)
-    from_x = (chord_distances(x, x) - across).gather(1, neighbors_x)
-    from_y = (chord_distances(y, y) - across.T).gather(1, neighbors_y)
+    d_x, d_y, across = between(x, y, distance, k=k)
+    from_x = (d_x - across).gather(1, neighbors_x)
+    from_y = (d_y - across.T).gather(1, neighbors_y)
     return (from_x.square().mean() + from_y.square().mean()) / 2
 
 
 @LOSSES.register("rc")
+@full_precision
 def rc(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],
@@ -70,21 +77,25 @@ def rc(
     neighbors_x: Int[Tensor, "n k"] | None = None,
     neighbors_y: Int[Tensor, "n k"] | None = None,
     k: int = 10,
+    distance: Distance = "sphere",
 ) -> Float[Tensor, ""]:
     """Riemannian consistency, symmetrized; 0 when neighbor distances agree, in particular for isometric copies.
 
     Formula: 1/(N k) sum_i sum_{j in N_k(i)} (d(x_i, x_j)/mean d_x - d(y_i, y_j)/mean d_y)^2, over the
-    neighbor sets of both modalities together; d is the geodesic of the unit sphere that the rows lie on.
+    neighbor sets of both modalities together; d is by default the geodesic of the unit sphere that the rows lie on.
 
     Args:
         x: one modality.
         y: the other, paired.
         neighbors_x: neighbors of each sample in the first modality; the k nearest rows of x by default.
         neighbors_y: the same for the second.
-        k: neighbors where they are not given.
+        k: neighbors where they are not given, and of the graphs of "geodesic" and "diffusion".
+        distance: "sphere" (the angle), "euclidean" (the chord), "cosine" (1 - cos), "geodesic" (shortest paths in the
+            modality's neighborhood graph: between neighbors in the modality itself the chord, so it matters for the
+            other one) or "diffusion". The last two take O(n^2 log n) and O(n^3).
 
     Raises:
-        ValueError: x and y are not two matrices of one shape, or have no k neighbors.
+        ValueError: x and y are not two matrices of one shape, have no k neighbors, or the distance is unknown.
 
     Source:
         GOTMA proposal, section 2.2.3 (L_RC); symmetrized, divided by k and scale-normalized.
@@ -92,12 +103,16 @@ def rc(
     check_paired(x, y)
     x, y = F.normalize(x, dim=1), F.normalize(y, dim=1)
     neighbors_x, neighbors_y = _neighbor_sets((x, neighbors_x), (y, neighbors_y), k)
-    d_x, d_y = sphere_distances(x, x), sphere_distances(y, y)
-    stress = (d_x / d_x.mean() - d_y / d_y.mean()).square()
-    return (stress.gather(1, neighbors_x).mean() + stress.gather(1, neighbors_y).mean()) / 2
+    d_x, d_y = (within(z, distance, k=k) for z in (x, y))
+    # both neighbor sets at once, and the mean distance as a number: few passes over all pairs
+    near = torch.cat([neighbors_x, neighbors_y], dim=1)
+    stress = (d_x.gather(1, near) / _mean(d_x) - d_y.gather(1, near) / _mean(d_y)).square()
+    of_x, of_y = stress.split([neighbors_x.shape[1], neighbors_y.shape[1]], dim=1)
+    return (of_x.mean() + of_y.mean()) / 2
 
 
 @LOSSES.register("rc_global")
+@full_precision
 def rc_global(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],
@@ -138,8 +153,11 @@ def rc_global(
 
 
 def _relative(lengths: Tensor) -> Tensor:
-    mean = lengths.mean()
-    return lengths / mean.clamp(min=torch.finfo(lengths.dtype).tiny)
+    return lengths / _mean(lengths)
+
+
+def _mean(lengths: Tensor) -> Tensor:
+    return lengths.mean().clamp(min=torch.finfo(lengths.dtype).tiny)
 
 
 def _neighbor_sets(

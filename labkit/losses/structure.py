@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from labkit.geometry import knn
 from labkit.losses import LOSSES
 from labkit.losses._checks import check_paired
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
 @LOSSES.register("soft_neighborhood", aliases=("soft_np",))
+@full_precision
 def soft_neighborhood(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], *, temperature: float = 0.1
 ) -> Float[Tensor, ""]:
@@ -41,7 +44,27 @@ def soft_neighborhood(
     return structure(x, y, temperature=temperature, hops=1, centered=False)
 
 
+def neighborhood_literal(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"], *, k: int = 10) -> Float[Tensor, ""]:
+    """Share of neighbors that two spaces do not have in common; 0..1, for reporting: it has no gradient.
+
+    Formula: 1 - L_NP, L_NP = 1/n sum_i |N_k(x_i) & N_k(y_i)| / k, neighbors by cosine, the sample itself left out.
+    L_NP as proposed is a score, 1 for equal neighborhoods and k / (n - 1) by chance; lists of neighbors change in
+    jumps, so the difference cannot be trained. `soft_neighborhood` is the sound reading.
+
+    Raises:
+        ValueError: numbers of rows that differ, or k out of range.
+
+    Source:
+        GOTMA proposal, L_NP.
+    """
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise ValueError(f"needs two matrices of paired rows; got {list(x.shape)} and {list(y.shape)}")
+    shared = (knn(x, k)[:, :, None] == knn(y, k)[:, None]).any(dim=2)
+    return 1 - shared.to(x.dtype).mean()
+
+
 @LOSSES.register("structure")
+@full_precision
 def structure(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],
@@ -80,6 +103,7 @@ def structure(
     return total / hops
 
 
+@full_precision
 def brownian_bridge(
     x: Float[Tensor, "n d"], y: Float[Tensor, "n d"], x_augmented: Float[Tensor, "n d"], *, t: float = 0.25
 ) -> Float[Tensor, ""]:

@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from labkit.losses import LOSSES
 from labkit.losses._checks import check_paired
+from labkit.losses._precision import full_precision
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
 
 @LOSSES.register("vicreg")
+@full_precision
 def vicreg(
     x: Float[Tensor, "n d"],
     y: Float[Tensor, "n d"],

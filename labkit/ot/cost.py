@@ -113,7 +113,8 @@ def _unit(x: Tensor) -> Tensor:
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
-    return 1 - _unit(x) @ _unit(y).mT
+    # Equal directions are at cost 0, not at a rounding error, which a collapsed cloud would be scaled by.
+    return torch.nn.functional.threshold(1 - _unit(x) @ _unit(y).mT, 8 * torch.finfo(x.dtype).eps, 0.0)
 
 
 def _geodesic(x: Tensor, y: Tensor) -> Tensor:

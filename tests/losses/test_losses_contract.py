@@ -15,18 +15,24 @@ from labkit.geometry import knn, shortest_paths
 from labkit.losses import LOSSES
 
 NAMES = list(LOSSES)
+ONE_SIDED = {"rc_literal", "rma_literal"}  # as the proposals write them
+RANDOM = {"sliced_wasserstein"}  # the same seed draws other lines in another dtype
 
 
 def loss_on(name: str, x: Tensor, y: Tensor, k: int = 2) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss with index sets or paths fixed at (x, y) where it takes them: combinatorics carries no gradient."""
     loss: Any = LOSSES.get(name)
     parameters = inspect.signature(loss).parameters
+    if "generator" in parameters:
+        return lambda a, b: loss(a, b, generator=torch.Generator().manual_seed(0))
     if "paths_x" in parameters:
         along_x, along_y = (shortest_paths(normalize(z, dim=1), k=k) for z in (x, y))
         return lambda a, b: loss(a, b, paths_x=along_x, paths_y=along_y)
     if "neighbors_x" not in parameters:
         return loss
     near_x, near_y = knn(x, k), knn(y, k)
+    if "neighbors_y" not in parameters:
+        return lambda a, b: loss(a, b, neighbors_x=near_x, k=k)
     return lambda a, b: loss(a, b, neighbors_x=near_x, neighbors_y=near_y)
 
 
@@ -58,7 +64,7 @@ def test_gradient_is_that_of_finite_differences(name):
     assert torch.autograd.gradcheck(loss, (x, y), eps=1e-5, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - RANDOM))
 def test_float32_and_float64_agree(name, device):
     x, y = clouds(seed=1)
     double, single = loss_on(name, x, y)(x, y), loss_on(name, x, y)
@@ -75,7 +81,7 @@ def test_the_order_of_the_samples_does_not_matter(name):
     assert loss_on(name, x[order], y[order])(x[order], y[order]).item() == pytest.approx(value.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(set(NAMES) - ONE_SIDED))
 def test_the_modalities_can_be_exchanged(name):
     x, y = clouds()
     assert loss_on(name, y, x)(y, x).item() == pytest.approx(loss_on(name, x, y)(x, y).item(), rel=1e-3)

@@ -7,12 +7,19 @@ import ot as pot
 import pytest
 import torch
 from scipy.linalg import fractional_matrix_power
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from labkit import ot
 from labkit.losses.correlation import dcca, gcca
-from labkit.losses.gromov import distance_distribution, eccentricity, fused_gromov_wasserstein, gromov_wasserstein
-from labkit.losses.identifiability import cycle_defect, map_jacobian, permutation_defect
+from labkit.losses.gromov import (
+    distance_distribution,
+    eccentricity,
+    fused_gromov_wasserstein,
+    gromov_wasserstein,
+    third_lower_bound,
+)
+from labkit.losses.identifiability import cycle_defect, map_jacobian, permutation_defect, permutation_defect_literal
 
 
 def cloud(n: int = 30, d: int = 3, seed: int = 0) -> Tensor:
@@ -37,7 +44,7 @@ def test_gromov_wasserstein_of_the_plan_by_pot():
     assert value.item() == pytest.approx(distortion + 0.02 * kl, rel=2e-3)
 
 
-@pytest.mark.parametrize("loss", [distance_distribution, eccentricity])
+@pytest.mark.parametrize("loss", [distance_distribution, eccentricity, third_lower_bound])
 def test_bounds_are_zero_for_copies_and_below_the_distortion(loss):
     x, y = cloud(), cloud(seed=1) ** 3
     assert loss(x, turned(x)).item() == pytest.approx(0, abs=1e-9)
@@ -45,9 +52,38 @@ def test_bounds_are_zero_for_copies_and_below_the_distortion(loss):
     # the losses leave the diagonal out, which lowers the means by a factor (n - 1) / n
     spaces = [ot.CostMatrix(d / d.mean() * 29 / 30) for d in distances]
     bounds = ot.gromov_lower_bounds(spaces[0], spaces[1], scale_cost=None)
-    bound = bounds.slb if loss is distance_distribution else bounds.flb
+    bound = {distance_distribution: bounds.slb, eccentricity: bounds.flb, third_lower_bound: bounds.tlb}[loss]
     assert loss(x, y).item() * 29 / 30 == pytest.approx(bound.item(), rel=2e-2)
     assert loss(x, y) > 1e-3
+
+
+def test_the_third_bound_by_assignment_of_sorted_distances_and_above_the_others():
+    x, y = cloud(), cloud(seed=1) ** 3
+    rows = []
+    for z in (x, y):
+        apart = torch.cdist(z, z)[~torch.eye(30, dtype=torch.bool)].view(30, 29)
+        rows.append((apart / apart.mean()).sort().values.numpy())
+    table = np.square(rows[0][:, None] - rows[1]).mean(axis=2)
+    matched = linear_sum_assignment(table)
+    assert third_lower_bound(x, y).item() == pytest.approx(table[matched].mean(), rel=1e-4)
+    assert third_lower_bound(x, y) >= max(distance_distribution(x, y), eccentricity(x, y))
+
+
+@pytest.mark.parametrize("loss", [distance_distribution, eccentricity, third_lower_bound])
+def test_bounds_of_clouds_of_different_sizes_by_repetition(loss):
+    """Quantiles of 4 and 6 values step together with those of 12: matched there, equal sizes must give the same."""
+    x, y = cloud(12, 2), cloud(18, 2, seed=1)
+    a, b = (torch.cdist(z, z) for z in (x, y))
+    apart = [d[~torch.eye(len(d), dtype=torch.bool)].view(len(d), -1) for d in (a, b)]
+    apart = [(d / d.mean()).sort().values.numpy() for d in apart]
+    if loss is third_lower_bound:
+        quantiles = [np.repeat(d, 187 // d.shape[1], axis=1) for d in apart]  # 187 = 11 x 17
+        expected = pot.emd2([], [], np.square(quantiles[0][:, None] - quantiles[1]).mean(axis=2))
+    else:
+        flat = [np.sqrt(np.square(d).mean(1)) if loss is eccentricity else d.ravel() for d in apart]
+        expected = pot.wasserstein_1d(np.sort(flat[0]), np.sort(flat[1]), p=2)
+    assert loss(x, y).item() == pytest.approx(float(expected), rel=1e-3)
+    assert torch.autograd.gradcheck(lambda u, v: loss(u, v), (x.requires_grad_(), y.requires_grad_()), atol=1e-4)
 
 
 def test_fused_sees_the_place_that_the_pure_loss_does_not():
@@ -89,6 +125,15 @@ def test_only_permutations_have_no_defect():
         permutation_defect(product[:4])
 
 
+def test_what_is_useless_about_the_identifiability_term_as_proposed():
+    n = 8
+    permutation = torch.eye(n, dtype=torch.float64)[torch.randperm(n)] / n
+    product = torch.full((n, n), 1 / n**2, dtype=torch.float64)
+    values = [permutation_defect_literal(plan).item() for plan in (permutation, product)]
+    assert values == pytest.approx([7.752, 7.969], abs=1e-3)  # it hardly tells the best plan from the worst
+    assert values[0] == pytest.approx(n * (1 - 1 / n**2) ** 2)
+
+
 def test_the_defect_falls_with_epsilon():
     x = cloud(8, 2)
     y = x + 0.3 * cloud(8, 2, seed=1)
@@ -111,7 +156,7 @@ def test_volume_of_the_map_by_its_covariance():
         map_jacobian(made, x, rank=4)
 
 
-@pytest.mark.parametrize("defect", [permutation_defect, cycle_defect])
+@pytest.mark.parametrize("defect", [permutation_defect, cycle_defect, permutation_defect_literal])
 def test_gradients_of_the_defects(defect):
     plan = (cloud(5, 5).abs() + 0.1).requires_grad_()
     assert torch.autograd.gradcheck(defect, (plan / plan.sum(),))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from labkit.losses.consistency import augmented_consistency, geometric_consistency
 from labkit.losses.kernel import BANDWIDTHS, cmd, coral, difference, mmd
-from labkit.losses.structure import brownian_bridge, soft_neighborhood, structure
+from labkit.losses.structure import brownian_bridge, neighborhood_literal, soft_neighborhood, structure
 
 
 def clouds(*shapes: tuple[int, int], seed: int = 0) -> list[Tensor]:
@@ -61,6 +61,20 @@ def test_neighborhoods_survive_a_rotation_and_lie_below_log_two():
     turn = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64))[0]
     assert soft_neighborhood(x, 5 * x @ turn).item() == pytest.approx(0, abs=1e-12)
     assert 0 < soft_neighborhood(x, y, temperature=0.01) <= math.log(2) + 1e-9
+
+
+def test_neighborhoods_as_proposed_by_sets():
+    x, y = clouds((40, 4), (40, 3))
+    near = []
+    for z in (x, y):
+        cosine = F.normalize(z, dim=1) @ F.normalize(z, dim=1).T - 9 * torch.eye(40)
+        near.append([set(row.argsort(descending=True)[:5].tolist()) for row in cosine])
+    shared = sum(len(a & b) for a, b in zip(*near, strict=True))
+    assert neighborhood_literal(x, y, k=5).item() == pytest.approx(1 - shared / 200)
+    assert neighborhood_literal(x, 3 * x, k=5).item() == 0
+    assert not neighborhood_literal(x.requires_grad_(), y).requires_grad
+    with pytest.raises(ValueError, match="paired rows"):
+        neighborhood_literal(x, y[:9])
 
 
 def test_the_bridge_by_its_corrected_inner_product_form():

@@ -67,3 +67,14 @@ def test_clouds_of_different_spaces_are_refused():
     x, y = clouds()
     with pytest.raises(ValueError, match="x has 6 features and y has 3"):
         sinkhorn_divergence(x, y[:, :3])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_collapsed_cloud_has_no_divergence_and_a_finite_gradient(seed, device):
+    torch.manual_seed(seed)
+    x = torch.randn(1, 128, device=device).repeat(20, 1).requires_grad_()
+    value = sinkhorn_divergence(x, 1.0001 * x.detach())
+    value.backward()
+    assert value.abs() < 1e-6
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
