@@ -1,5 +1,6 @@
 # Needs Python 3.11 or newer and make; everything else is installed into .venv.
 #   make demo        the study `quickstart`: eight variants, three splits, leaderboard, report
+#   make study STUDY=baselines   any study of studies/: its runs, then its scores into results/ and docs/studies/
 #   make test        the whole test suite, with lint, types and layers
 #   make lab         JupyterLab on the notebooks
 #   make dashboard   the dashboard on the runs
@@ -8,14 +9,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 export LABKIT_RUNS ?= $(CURDIR)/runs
+STUDY ?= baselines
 # notebooks and tests run side by side: one thread each, one worker per core
 WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lab dashboard setup clean
+.PHONY: demo study test lab dashboard setup clean
 
 demo: setup
 	$(BIN)/labkit demo
+
+study: setup
+	$(BIN)/labkit study run $(STUDY)
+	$(BIN)/labkit study export $(STUDY)
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

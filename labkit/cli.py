@@ -1,4 +1,4 @@
-"""The command line: `labkit run`, `study`, `runs`, `data`, `diagnose`, `encode`, `tune`, `project`, `demo`.
+"""The command line: `labkit run`, `study`, `claims`, `runs`, `data`, `diagnose`, `encode`, `tune`, `project`, `demo`.
 
 Heavy imports happen inside the commands, so that `labkit --help` answers at once. Exit codes: 0 done, 1 something that
 was asked for failed, 2 a wrong argument. What users can mend is answered with one sentence, a bug with its traceback.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import _diagnose_command
+from labkit import _claims_command, _diagnose_command
 from labkit._console import assignments, clear_errors, names, refuse_both
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ app.add_typer(study_app, name="study")
 app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.command(epilog=_diagnose_command.EPILOG)(_diagnose_command.diagnose)
+app.command(epilog=_claims_command.EPILOG)(_claims_command.claims)
 
 Root = Annotated[
     Path | None,
@@ -106,35 +107,41 @@ def study_run(
 
 @study_app.command("status", epilog="Example: labkit study status quickstart")
 def study_status(study: StudyName, runs: Root = None) -> None:
-    """Which runs of the study are complete, failed, interrupted or made by older code."""
+    """Which runs of the study are complete, failed, interrupted or made by older code; the sums come last."""
     with clear_errors():
         from labkit import study as studies
 
-        table = studies.status(studies.load(study), root=runs)
-        typer.echo(table.drop(columns="error").to_string(index=False))
+        chosen = studies.load(study)
+        table = studies.status(chosen, root=runs)
+        typer.echo(table.drop(columns="error").round({"seconds": 0}).to_string(index=False, na_rep=""))
         for row in table.loc[table["status"] == "failed"].to_dict("records"):
             typer.echo(f"{row['run']} failed: {row['error']}")
+        _say_untuned(chosen)
+        typer.echo(studies.counts(table))
 
 
 @study_app.command("report", epilog="Example: labkit study report quickstart")
 def study_report(study: StudyName, runs: Root = None) -> None:
-    """Write one self-contained report.html from the runs of the study."""
+    """Print the leaderboards of the study and write one self-contained report.html from its complete runs."""
     with clear_errors():
         from labkit import study as studies
 
-        typer.echo(f"report: {_write_report(studies.load(study), runs)}")
+        chosen = studies.load(study)
+        _print_boards(chosen, runs)
+        typer.echo(f"report: {_write_report(chosen, runs)}")
+        typer.echo(studies.counts(studies.status(chosen, root=runs)))
 
 
 @study_app.command("export", epilog="Example: labkit study export quickstart")
 def study_export(study: StudyName, runs: Root = None) -> None:
-    """Copy the scores of the study's runs into results/, for notebooks that read them in a clean checkout."""
+    """Copy the study's scores into results/ and its leaderboard into docs/studies/, to be read in a clean checkout."""
     with clear_errors():
-        from labkit import results
         from labkit import study as studies
 
         chosen = studies.load(study)
-        store, ids = studies.complete(chosen, runs)
-        typer.echo(f"written: {results.write(store, ids, chosen.name)} ({len(ids)} of {len(chosen.configs())} runs)")
+        folder, page = studies.export(chosen, runs)
+        typer.echo(f"written: {folder} and {page}")
+        typer.echo(studies.counts(studies.status(chosen, root=runs)))
 
 
 @runs_app.command("list", epilog="Example: labkit runs list")
@@ -228,11 +235,16 @@ def encode(
             typer.echo(f"written: {out}")
 
 
-@app.command(epilog="Example: labkit tune quickstart --trials 16 --out results/tuning/quickstart.csv")
+@app.command(epilog="Example: labkit tune baselines --trials 16 --seeds 3 --out results/tuning/baselines.csv")
 def tune(
     study: StudyName,
     trials: Annotated[int, typer.Option(min=1, help="Draws per variant; the first is its defaults.")] = 16,
-    out: Annotated[Path | None, typer.Option(help="Record of all trials, .csv.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds per trial: the study's first; all by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Record, .csv; it grows by each trial, and the same command continues it.")
+    ] = None,
     only: Annotated[str, typer.Option(help="Variants, separated by commas; all of the study by default.")] = "",
     jobs: Jobs = None,
 ) -> None:
@@ -243,14 +255,19 @@ def tune(
         from labkit import study as studies
         from labkit import tune as tuning
 
-        table = tuning.tune(studies.load(study), trials=trials, jobs=jobs, only=names(only))
-        if out is not None:
-            tuning.save(table, out)
-        top = table.loc[table.groupby("variant", sort=False)["score"].idxmax()]
+        chosen = studies.load(study)
+        table = tuning.tune(chosen, trials=trials, seeds=seeds, jobs=jobs, only=names(only), record=out)
+        top = table.sort_values("score", ascending=False).drop_duplicates("variant").sort_index()
         typer.echo(top[["variant", "trial", "score", "score_sd", "seeds"]].to_string(index=False))
-        cells = [cell.model_dump(exclude_defaults=True) for cell in tuning.best(table)]
-        typer.echo("\nbest of each, as a study takes them:")
-        typer.echo(yaml.safe_dump({"variants": cells}, sort_keys=False))
+        told = {name: {"options": b.options, "training": b.training} for name, b in studies.best(table).items()}
+        typer.echo("\nbest of each:")
+        typer.echo(yaml.safe_dump(told, sort_keys=False))
+        failed, spent = int(table["score"].isna().sum()), table["seconds"].sum() / 60
+        typer.echo(f"trials: {len(table)}, failed: {failed}; {spent:.1f} minutes of processes")
+        if out is not None:
+            typer.echo(
+                f"written: {out}; a study with `tuned: {out.stem if out.parent.name == 'tuning' else out}` uses it"
+            )
 
 
 @app.command(epilog="Example: labkit project clip-s0 gotma-s0")
@@ -275,15 +292,16 @@ def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = 
     from labkit.store import Store
 
     chosen = studies.load(name)
+    _say_untuned(chosen)
     outcomes = studies.run(chosen, root=root, jobs=jobs, rerun=rerun)
     failed = [o for o in outcomes if o.status != "complete"]
     store = Store(root)
     complete = [store.open(o.run_id) for o in outcomes if o.status == "complete"]
     # one map per variant is what people look at; `labkit project` makes the others
-    runner.add_umap([r for r in complete if r.info["seed"] == chosen.seeds[0]])
+    runner.add_umap(list({r.info["variant"]: r for r in reversed(complete)}.values()))
     typer.echo("")
     if complete:
-        _print_board(store, [r.id for r in complete], chosen)
+        _print_boards(chosen, root)
         report = store.root / "report.html"
         if not _is_current(report, chosen, complete):
             report = _write_report(chosen, root)
@@ -292,7 +310,16 @@ def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = 
         typer.echo(f"{len(failed)} of {len(outcomes)} runs failed; the same command tries them again:", err=True)
     for outcome in failed:
         typer.echo(f"  {outcome.run_id}: {outcome.error}", err=True)
+    typer.echo(studies.counts(studies.status(chosen, root=root)))
     return failed
+
+
+def _say_untuned(study: Study) -> None:
+    if names := study.untuned():
+        typer.echo(
+            f"not tuned, so with their defaults: {', '.join(names)} (`labkit tune {study.tuned}` fills "
+            f"results/tuning/{study.tuned}.csv)"
+        )
 
 
 def _is_current(report: Path, study: Study, complete: list[Any]) -> bool:
@@ -302,15 +329,13 @@ def _is_current(report: Path, study: Study, complete: list[Any]) -> bool:
     return all(report.stat().st_mtime > (r.folder / "run.json").stat().st_mtime for r in complete)
 
 
-def _print_board(store: Any, ids: list[str], study: Study) -> None:
-    from labkit import stats
+def _print_boards(study: Study, root: Path | None) -> None:
+    from labkit import study as studies
 
-    scores, fields = store.scores(ids), store.fields("recall_at_10", ids, where={"corruption": "none"})
-    target = "text" if "text" in study.data.modalities else study.data.modalities[-1]
-    for source in (m for m in study.data.modalities if m != target):
-        board = stats.leaderboard(scores, fields, metric="recall_at_10", source=source, target=target)
-        typer.echo(f"recall@10, {source} -> {target} (chance {board['chance'].iloc[0]:.3f})")
-        typer.echo(_rounded(board.drop(columns=["chance", "higher_is_better"])).to_string(index=False) + "\n")
+    for board in studies.leaderboards(*studies.tables(study, root)):
+        typer.echo(f"recall@10, {board['direction'].iloc[0]} (chance {board['chance'].iloc[0]:.3f})")
+        shown = board.drop(columns=["direction", "chance", "higher_is_better"]).rename(columns={"variant": "cell"})
+        typer.echo(_rounded(shown).to_string(index=False) + "\n")
 
 
 def _write_report(study: Study, root: Path | None) -> Path:
@@ -318,7 +343,8 @@ def _write_report(study: Study, root: Path | None) -> Path:
     from labkit import study as studies
 
     store, ids = studies.complete(study, root)
-    return report.write(store, ids, title=study.name, description=study.description)
+    scores, fields = (studies.by_cell(table) for table in studies.tables(study, root))
+    return report.write(store, ids, title=study.name, description=study.description, tables=(scores, fields))
 
 
 def _compare(store: Any, first: str, second: str, metric: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -33,17 +33,33 @@ class DataConfig(_Part):
         modalities: two or more of the data set's modalities.
         missing: share of the items of the training and validation samples that are dropped, completely at random;
             every sample keeps at least one item. The test samples stay complete.
+        pairs: training samples with two or more items that stay paired: a share up to 1, a number above 1. The others
+            are cut into samples of one modality each (`labkit.data.pairing`). Validation and test samples stay
+            paired, so validation pairs select the model even where `pairs` is 0.
+        unpaired: whether the samples that were cut apart are "kept" or "dropped", the control that trains on the
+            pairs alone.
+        options: parameters of a data set that is generated, e.g. `redundancy`; each data set checks its own.
     """
 
     dataset: str = "stamps"
     modalities: tuple[str, ...] = ("image", "text", "speech_fr")
     missing: Share = 0.0
+    pairs: Annotated[float, Field(ge=0)] = 1.0
+    unpaired: Literal["kept", "dropped"] = "kept"
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("modalities")
     @classmethod
     def _at_least_two(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(value) < 2 or len(set(value)) != len(value):
             raise ValueError(f"needs two or more different modalities, got {list(value)}")
+        return value
+
+    @field_validator("pairs")
+    @classmethod
+    def _share_or_number(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("must be a share of the training samples in 0..1 or a whole number of them")
         return value
 
 
@@ -58,6 +74,7 @@ class TrainingConfig(_Part):
         warmup: share of the steps spent warming up.
         gradient_clip: largest gradient norm.
         patience: epochs without a better validation score after which training stops.
+        precision: of encoders and heads; loss terms are computed in float32 always. float16 needs CUDA.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 60
@@ -67,6 +84,7 @@ class TrainingConfig(_Part):
     warmup: Share = 0.1
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     patience: Annotated[int, Field(ge=1)] = 15
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class EvaluationConfig(_Part):
@@ -128,7 +146,10 @@ def parse(model: type[T], values: dict[str, Any], *, what: str) -> T:
 
 
 def _sentence(model: type[BaseModel], error: Any) -> str:
-    name = ".".join(str(part) for part in error["loc"]) or "value"
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error" and not name:  # of the model as a whole: the message names the fields
+        return error["msg"].removeprefix("Value error, ")
+    name = name or "value"
     if error["type"] != "extra_forbidden":
         return f"field {name!r} is {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
     model = _model_at(model, error["loc"][:-1])

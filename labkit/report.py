@@ -71,7 +71,15 @@ class Section:
     parts: list[Part] = field(default_factory=list)
 
 
-def write(store: Store, ids: Sequence[str], *, title: str, description: str = "", path: Path | None = None) -> Path:
+def write(
+    store: Store,
+    ids: Sequence[str],
+    *,
+    title: str,
+    description: str = "",
+    tables: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    path: Path | None = None,
+) -> Path:
     """Write the report of the runs `ids`.
 
     Args:
@@ -79,6 +87,8 @@ def write(store: Store, ids: Sequence[str], *, title: str, description: str = ""
         ids: complete runs.
         title: of the page.
         description: a sentence or two under it.
+        tables: scores and clean per-sample values of the runs, where `variant` says what is told apart (the cells of
+            a study); those of the store by default.
         path: of the file; `report.html` in the store's root by default.
 
     Returns:
@@ -91,8 +101,7 @@ def write(store: Store, ids: Sequence[str], *, title: str, description: str = ""
     if not ids:
         raise ValueError(f"no complete runs to report in {store.root}: `labkit study run` makes them")
     path = path or store.root / "report.html"
-    scores = store.scores(ids)
-    fields = store.fields(METRIC, ids, where={"corruption": "none"})
+    scores, fields = tables or (store.scores(ids), store.fields(METRIC, ids, where={"corruption": "none"}))
     sections = list(_sections(store, list(ids), scores, fields))
     page = _page(title, description, _summary(store, list(ids), scores), sections)
     scratch = path.with_name(f".tmp-{path.name}")

@@ -1,16 +1,18 @@
 """Committed results of the shipped studies: compact tables that notebooks and docs read in a clean checkout.
 
-results/<study>/scores.parquet          every score of every run
+results/<study>/scores.parquet          every score of every run, with its cell and the study's axes
 results/<study>/<metric>.parquet        per-sample values of the clean test samples
+results/<study>/budgets.parquet         what every run cost: seconds, steps, memory
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from labkit.stats import budget_scores
 from labkit.store import Store
 from labkit.store.errors import explained
 
@@ -18,27 +20,25 @@ FOLDER = Path(__file__).parents[1] / "results"
 CLEAN = {"corruption": "none"}
 
 
-def write(store: Store, ids: Sequence[str], study: str, *, metrics: Sequence[str] = ("recall_at_10",)) -> Path:
-    """Copy the scores of runs into `results/<study>/`.
+def write(
+    study: str, scores: pd.DataFrame, fields: Mapping[str, pd.DataFrame], *, budgets: pd.DataFrame | None = None
+) -> Path:
+    """Put the tables of a study into `results/<study>/`.
 
     Args:
-        store: where the runs are.
-        ids: complete runs.
         study: name of the folder.
-        metrics: whose per-sample values are copied, too.
+        scores: as from `labkit.study.tables`.
+        fields: metric -> per-sample values.
+        budgets: as from `Store.budgets`, with cells and axes.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: no runs.
-        StoreError: a run cannot be read, or the folder cannot be written; each file is replaced whole or not at all.
+        StoreError: the folder cannot be written; each file is replaced whole or not at all.
     """
-    if not ids:
-        raise ValueError(f"study {study!r} has no complete runs in {store.root}: `labkit study run {study}` makes them")
     folder = FOLDER / study
-    tables = {"scores": store.scores(list(ids))}
-    tables |= {metric: store.fields(metric, list(ids), where=CLEAN) for metric in metrics}
+    tables = {"scores": scores, **fields, **({} if budgets is None else {"budgets": budgets})}
     with explained("write", folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
@@ -76,6 +76,35 @@ def read(
         known = ", ".join(sorted(p.parent.name for p in FOLDER.glob("*/scores.parquet"))) or "none"
         raise FileNotFoundError(f"no results of study {study!r} in {FOLDER}; there are: {known}")
     if not (folder / f"{metric}.parquet").is_file():
-        known = ", ".join(sorted({p.stem for p in folder.glob("*.parquet")} - {"scores"}))
+        known = ", ".join(sorted({p.stem for p in folder.glob("*.parquet")} - {"scores", "budgets"}))
         raise FileNotFoundError(f"{folder} has no per-sample values of {metric!r}; it has those of {known}")
     return pd.read_parquet(folder / "scores.parquet"), pd.read_parquet(folder / f"{metric}.parquet")
+
+
+def read_all(studies: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Scores of every study that has results, with what its runs cost as further rows.
+
+    Args:
+        studies: names of folders of `results/`.
+    """
+    found = {}
+    for study in dict.fromkeys(studies):
+        path = FOLDER / study / "scores.parquet"
+        if path.is_file():
+            scores, costs = pd.read_parquet(path), budgets(study)
+            found[study] = scores if costs.empty else pd.concat([scores, budget_scores(costs)], ignore_index=True)
+    return found
+
+
+def budgets(study: str, *, runs: Path | str | None = None) -> pd.DataFrame:
+    """What the runs cost, for `labkit.stats.budget_table`; no rows where nothing recorded it.
+
+    Args:
+        study: name of a folder of `results/`; ignored where `runs` is given.
+        runs: folder of runs to read instead of the committed results; its complete runs count.
+    """
+    if runs is not None:
+        store = Store(runs)
+        return store.budgets([run.id for run in store.runs() if run.status == "complete"])
+    path = FOLDER / study / "budgets.parquet"
+    return pd.read_parquet(path) if path.is_file() else pd.DataFrame()

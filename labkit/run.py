@@ -11,6 +11,9 @@ from __future__ import annotations
 import hashlib
 import platform
 import subprocess
+import time
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,9 +27,13 @@ from tqdm import tqdm
 from labkit import __version__, data, project, variants
 from labkit.config import RunConfig, parse
 from labkit.corruptions import CORRUPTIONS
+from labkit.data.pairing import unpair
 from labkit.evaluate import evaluate
 from labkit.store import Run, Store
 from labkit.store.names import check_name
+from labkit.train import Checkpoint
+from labkit.train.monitor import Memory
+from labkit.train.precision import mixed_precision
 from labkit.types import Embeddings
 
 FINAL = "final"
@@ -38,7 +45,7 @@ class Samples:
 
     Attributes:
         all: every sample, in the order of the run's `points.parquet`.
-        train: training samples, with the configured share of their items missing.
+        train: training samples, with the configured share of their items missing and of their pairs cut.
         validation: validation samples, likewise.
         test: test samples, complete.
         split: name of the split of each sample.
@@ -62,7 +69,12 @@ def resolve(config: RunConfig) -> RunConfig:
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
     return config.model_copy(
         update={
-            "data": config.data.model_copy(update={"dataset": _dataset(config.data.dataset)}),
+            "data": config.data.model_copy(
+                update={
+                    "dataset": _dataset(config.data.dataset),
+                    "options": data.check_options(config.data.dataset, config.data.options),
+                }
+            ),
             "variant": variant.name(),
             "options": options.model_dump(mode="json"),
             "evaluation": config.evaluation.model_copy(
@@ -73,14 +85,14 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def samples(config: RunConfig) -> Samples:
-    """Load, split by group and drop items, all by the run's seed.
+    """Load, split by group, drop items and cut pairs, all by the run's seed.
 
     Raises:
         UnknownNameError, FileNotFoundError, ValueError: the data set is not there or not usable.
     """
     for m in config.data.modalities:
         check_name(m, "modality")  # refused now, not after the training
-    everything = data.load(config.data.dataset, modalities=config.data.modalities)
+    everything = data.load(config.data.dataset, modalities=config.data.modalities, options=config.data.options)
     rows = data.split(everything, config.seed)
     split = np.empty(len(everything), dtype=object)
     for name, index in rows.items():
@@ -89,7 +101,21 @@ def samples(config: RunConfig) -> Samples:
     parts = {name: everything.take(index) for name, index in rows.items()}
     for name in ("train", "validation"):
         parts[name] = drop_items(parts[name], config.data.missing, generator)
+    parts["train"] = unpair(
+        parts["train"], config.data.pairs, seed=config.seed, keep_unpaired=config.data.unpaired == "kept"
+    )
+    _check_items(parts)
     return Samples(everything, parts["train"], parts["validation"], parts["test"], split.astype(str))
+
+
+def _check_items(parts: dict[str, Embeddings]) -> None:
+    for name, part in parts.items():
+        empty = [m for m in part.modalities if not bool(part.present[m].any())]
+        if empty:
+            raise ValueError(
+                f"no {name} sample has an item of {' or '.join(map(repr, empty))}; leave it out of data.modalities, or "
+                "lower data.missing"
+            )
 
 
 def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator) -> Embeddings:
@@ -104,12 +130,15 @@ def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator)
     return embeddings.with_z(embeddings.z, {m: kept[:, i] for i, m in enumerate(embeddings.modalities)})
 
 
-def execute(config: RunConfig, *, root: Path | str | None = None, device: str = "auto", rerun: bool = False) -> Run:
+def execute(
+    config: RunConfig, *, root: Path | str | None = None, name: str = "", device: str = "auto", rerun: bool = False
+) -> Run:
     """Train, evaluate and store one run.
 
     Args:
         config: what to run; completed by `resolve`.
         root: folder of the runs; `labkit.store.runs_root()` by default.
+        name: what people call it, the variant by default; the seed is added.
         device: "cpu", "cuda", ... or "auto" for CUDA where there is one.
         rerun: compute a complete run anew.
 
@@ -118,11 +147,12 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
 
     Raises:
         UnknownNameError, ConfigError: the configuration names something that does not exist.
-        ValueError: no such device, or data that cannot be used.
+        ValueError: no such device or precision, or data that cannot be used.
         StoreError: the run folder cannot be written.
         Exception: whatever the variant raised; the run is marked failed with it.
     """
     config, where = resolve(config), pick_device(device)
+    mixed_precision(config.training, where)  # a precision that the device does not have is refused before a run is made
     store = Store(root)
     if not rerun and (done := completed(store, config)) is not None:
         check_data(done)
@@ -130,7 +160,7 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
     content = samples(config)
     run = store.create(
         config.run_id,
-        name=f"{config.variant} seed {config.seed}",
+        name=f"{name or config.variant} seed {config.seed}",
         variant=config.variant,
         config=config.model_dump(mode="json"),
         seed=config.seed,
@@ -139,13 +169,52 @@ def execute(config: RunConfig, *, root: Path | str | None = None, device: str = 
         environment=_environment() | {"data_sha256": _digest(config.data.dataset)},
         rerun=rerun,
     )
+    if rerun:
+        _training_file(run).unlink(missing_ok=True)
     try:
         _fill(run, config, content, where)
     except BaseException as error:
+        if isinstance(error, Exception):  # whoever interrupts a run means to go on, an error would come again
+            _training_file(run).unlink(missing_ok=True)
         run.fail(f"{type(error).__name__}: {error}")
         raise
     run.complete()
+    _training_file(run).unlink(missing_ok=True)
     return run
+
+
+def execute_seeds(
+    config: RunConfig,
+    seeds: Sequence[int],
+    *,
+    root: Path | str | None = None,
+    name: str = "",
+    device: str = "auto",
+    rerun: bool = False,
+) -> list[Run]:
+    """`execute` for several seeds of one configuration; one that fails does not stop the others.
+
+    Returns:
+        The complete runs; the traceback of every other one is printed.
+
+    Raises:
+        ValueError: no seeds.
+        Exception: what the first seed raised, if none could be completed.
+    """
+    if not seeds:
+        raise ValueError("no seeds; give at least one, e.g. [0]")
+    done, errors = [], []
+    for seed in tqdm(seeds, desc=name or config.variant, unit="run", disable=len(seeds) == 1):
+        one = config.model_copy(update={"seed": seed})
+        try:
+            done.append(execute(one, root=root, name=name, device=device, rerun=rerun))
+        except Exception as error:  # noqa: BLE001 - the other seeds may do better; the run itself is marked failed
+            errors.append(error)
+    if not done:
+        raise errors[0]
+    for error in errors:
+        traceback.print_exception(error)
+    return done
 
 
 def add_umap(found: list[Run]) -> None:
@@ -220,11 +289,10 @@ def git_state() -> dict[str, Any]:
 
 
 def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -> None:
+    started = time.perf_counter()
     run.write_points(_points(config, content))
     (run.folder / "log.jsonl").touch()  # closed forms log nothing: their history is empty, not missing
-    variant = variants.get(config.variant)
-    aligner = variant(config.options, training=config.training, seed=config.seed, device=device, log=run.log)
-    aligner.fit(content.train, content.validation)
+    aligner, budget = _train(run, config, content, device)
     checkpoint = run.checkpoint_path("aligner")
     aligner.save(checkpoint)
     for file in sorted(checkpoint.iterdir()):
@@ -238,12 +306,47 @@ def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -
     for metric, field in measured.fields.items():
         run.write_field(metric, FINAL, field)
     run.write_scores(measured.scores, replace={})  # an interrupted attempt may have been made by other code
+    run.write_budget(budget | {"total_seconds": time.perf_counter() - started + budget["earlier_seconds"]})
+
+
+def _train(
+    run: Run, config: RunConfig, content: Samples, device: torch.device
+) -> tuple[variants.AlignerBase, dict[str, Any]]:
+    """The fitted aligner and what it cost; an interrupted training goes on if the code is the same."""
+    origin = {name: run.info[name] for name in ("git", "environment")}
+    checkpoint = Checkpoint(_training_file(run), origin)
+    aligner = variants.get(config.variant)(
+        config.options,
+        training=config.training,
+        seed=config.seed,
+        device=device,
+        log=run.log,
+        checkpoint=checkpoint,
+    )
+    memory, started = Memory(device), time.perf_counter()
+    aligner.fit(content.train, content.validation)
+    seconds = time.perf_counter() - started
+    fitted = aligner.fitted
+    return aligner, {
+        "train_seconds": seconds + (fitted.earlier_seconds if fitted else 0.0),
+        "earlier_seconds": fitted.earlier_seconds if fitted else 0.0,
+        "train_steps": fitted.steps if fitted else 0,
+        "epochs": fitted.epochs if fitted else 0,
+        "best_epoch": fitted.best_epoch if fitted else 0,
+        "parameters": fitted.parameters if fitted else sum(v.numel() for v in aligner.state().values()),
+        "peak_memory": memory.peak,
+    }
+
+
+def _training_file(run: Run) -> Path:
+    """Where an interrupted training goes on; never listed, and gone once the run has ended."""
+    return run.checkpoint_path("training.safetensors")
 
 
 def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
     everything = content.all
     if config.data.dataset in data.DATASETS:
-        known = data.table(config.data.dataset).set_index("key").loc[everything.key]
+        known = data.table(config.data.dataset, config.data.options).set_index("key").loc[everything.key]
     else:
         known = pd.DataFrame(index=everything.key)
     points = pd.DataFrame({"key": everything.key, "split": content.split, "group": everything.groups.numpy()})
@@ -278,7 +381,7 @@ def _digest(dataset: str) -> str:
 
 def _data_root(config: RunConfig) -> str:
     if config.data.dataset in data.DATASETS:
-        return f"bundle:{config.data.dataset}"
+        return f"bundle:{config.data.dataset}"  # generated data has no such folder, and no items to look up
     return str(Path(config.data.dataset).parent)
 
 

@@ -20,6 +20,7 @@ from labkit import study as studies
 from labkit.cli import app
 from labkit.data.stamps import Stamps
 from labkit.store import Store
+from labkit.study import state
 
 LIGHT = """
 import sys
@@ -127,7 +128,8 @@ def test_runs_show(small_runs: Store, labkit: Callable[..., Result]) -> None:
     expected = clean.loc[clean["source"] == "image", "value"].iloc[0]
     assert float(row.split()[3]) == pytest.approx(expected, abs=5e-4)
     assert "nothing" in sentence(labkit("runs", "show", "nothing", "--runs", small_runs.root), 2)
-    assert "did you mean clip-s0" in sentence(labkit("runs", "show", "clipp-s0", "--runs", small_runs.root), 2)
+    told = sentence(labkit("runs", "show", "clipp-s0", "--runs", small_runs.root), 2)
+    assert small_runs.open("clip-s0").id in told.partition("did you mean ")[2]
     assert "beginning of 2 runs" in sentence(labkit("runs", "show", "clip", "--runs", small_runs.root), 2)
 
 
@@ -227,7 +229,8 @@ def test_unknown_studies(labkit: Callable[..., Result], tmp_path: Path) -> None:
     assert "no complete runs" in sentence(labkit("study", "report", "quickstart", "--runs", tmp_path), 2)
     status = labkit("study", "status", "quickstart", "--runs", tmp_path)
     assert status.exit_code == 0
-    assert status.stdout.count("not started") == 24
+    assert status.stdout.count(" not started ") == 24 + 1
+    assert status.stdout.splitlines()[-1].startswith("planned 24, complete 0, failed 0, not started 24;")
 
 
 @pytest.mark.parametrize(
@@ -336,6 +339,7 @@ def test_export_and_read_again(
     labkit: Callable[..., Result], own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(state, "DOCS", tmp_path / "docs")
     study = tmp_path / "given_as_a_path.yaml"
     study.write_text(
         f"name: mine\ndata: {{dataset: {own_file}, modalities: [a, b]}}\n"
@@ -347,16 +351,27 @@ def test_export_and_read_again(
     assert "no complete runs" in sentence(labkit("study", "export", study, *where), 2)
     made = [runs.execute(config, root=tmp_path / "runs") for config in studies.load(str(study)).configs()[:3]]
     result = labkit("study", "export", study, *where)
-    assert result.stdout.strip() == f"written: {tmp_path / 'results' / 'mine'} (3 of 4 runs)"
+    told = f"written: {tmp_path / 'results' / 'mine'} and {tmp_path / 'docs' / 'mine.md'}"
+    assert result.stdout.splitlines()[0] == told
+    assert result.stdout.splitlines()[1].startswith("planned 4, complete 3, failed 0, not started 1;")
     scores, fields = results.read("mine")
     assert list(dict.fromkeys(scores["run"])) == [r.id for r in made], "runs of other studies stay out"
     for run in made:
         stored = run.scores()
-        read = scores[scores["run"] == run.id].drop(columns=["run", "variant"]).reset_index(drop=True)
+        read = scores[scores["run"] == run.id].drop(columns=["run", "variant", "cell"]).reset_index(drop=True)
         assert read.equals(stored)
         mean = fields[(fields["run"] == run.id) & (fields["source"] == "a")]["value"].mean()
         clean = stored[(stored["metric"] == "recall_at_10") & (stored["source"] == "a")]
         assert mean == pytest.approx(clean["value"].iloc[0], abs=1e-5)
+    costs = results.budgets("mine")
+    assert set(costs["run"]) == {r.id for r in made}
+    assert (costs["train_seconds"] > 0).all()
+    with_costs = results.read_all(["mine", "other"])
+    assert list(with_costs) == ["mine"]
+    assert set(with_costs["mine"]["cell"]) == set(scores["cell"])
+    assert set(with_costs["mine"]["metric"]) > set(scores["metric"]) | {"train_seconds"}
+    assert len(results.budgets("ignored", runs=tmp_path / "runs")) == 4
+    assert results.budgets("other").empty
     everything, _ = results.read("ignored", runs=tmp_path / "runs")
     assert set(everything["variant"]) == {"cca", "procrustes", "clip"}
     with pytest.raises(FileNotFoundError, match="no results of study 'other'.*there are: mine"):

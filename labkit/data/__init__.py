@@ -10,10 +10,13 @@ A dataset is a class registered in `DATASETS` that follows the protocol `Dataset
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from pydantic import BaseModel, ConfigDict
+
+from labkit.config import parse
 from labkit.data.files import read_embeddings
 from labkit.data.precomputed import from_arrays, from_npz
 from labkit.data.splits import SPLITS, split, split_groups
@@ -27,6 +30,8 @@ __all__ = [
     "DATASETS",
     "SPLITS",
     "Dataset",
+    "DatasetOptions",
+    "check_options",
     "dataset",
     "from_arrays",
     "from_npz",
@@ -40,8 +45,14 @@ __all__ = [
 DATASETS = Registry("dataset", __name__)
 
 
+class DatasetOptions(BaseModel):
+    """Parameters of a dataset; unknown ones are refused. A generated dataset has a subclass as its `Options`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
 class Dataset(Protocol):
-    """What a registered dataset offers; its constructor needs no arguments."""
+    """What a registered dataset offers; its constructor takes the fields of its `Options`, none where it has none."""
 
     modalities: tuple[str, ...]
 
@@ -62,38 +73,60 @@ class Dataset(Protocol):
         ...
 
 
-def dataset(name: str) -> Dataset:
-    """The bundled dataset called `name`.
+def check_options(name: str | Path, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Every parameter of a dataset written out.
+
+    Raises:
+        UnknownNameError: no such dataset.
+        ConfigError: a parameter that the dataset does not have, or a value that it does not accept.
+    """
+    cls = DatasetOptions if _is_file(name) else getattr(DATASETS.get(str(name)), "Options", DatasetOptions)
+    return parse(cls, dict(options or {}), what=f"data.options of data set {str(name)!r}").model_dump()
+
+
+def dataset(name: str, options: Mapping[str, Any] | None = None) -> Dataset:
+    """The bundled or generated dataset called `name`.
 
     Raises:
         UnknownNameError: no such dataset; the message names the nearest ones.
+        ConfigError: see `check_options`.
     """
-    return cast("type[Dataset]", DATASETS.get(name))()
+    make = cast("type[Dataset]", DATASETS.get(name))
+    return make(**check_options(name, options))
 
 
-def load(name: str | Path, *, modalities: Sequence[str] | None = None) -> Embeddings:
-    """Embeddings of a bundled dataset, or of an `.npz` file of your own (see `from_npz`).
+def load(
+    name: str | Path, *, modalities: Sequence[str] | None = None, options: Mapping[str, Any] | None = None
+) -> Embeddings:
+    """Embeddings of a dataset, or of an `.npz` file of your own (see `from_npz`).
 
     Args:
         name: a registered dataset, or the path of an `.npz` file.
         modalities: which ones, in that order; all by default.
+        options: parameters of a generated dataset.
 
     Raises:
         UnknownNameError: no such dataset.
+        ConfigError: see `check_options`.
         FileNotFoundError: no such file.
         CorruptBundleError: a bundled file is missing or damaged.
         ValueError: no such modality, or arrays that do not fit together.
     """
-    if str(name).endswith(".npz"):
+    checked = check_options(name, options)
+    if _is_file(name):
         embeddings = from_npz(Path(name))
         return embeddings if modalities is None else embeddings.select(modalities)
-    return dataset(str(name)).load(modalities)
+    return dataset(str(name), checked).load(modalities)
 
 
-def table(name: str) -> pd.DataFrame:
-    """One row per sample of a bundled dataset, in the order of `load`; `.attrs["data_root"]` is its folder.
+def table(name: str, options: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """One row per sample of a dataset, in the order of `load`; `.attrs["data_root"]` is its folder.
 
     Columns: key, group, label (class name), caption, then per modality the raw item: a path relative to
     `data_root` for pictures and sound, the words themselves for text; null where absent.
     """
-    return dataset(name).table()
+    return dataset(name, options).table()
+
+
+def _is_file(name: str | Path) -> bool:
+    return str(name).endswith(".npz")

@@ -12,6 +12,7 @@ from labkit.types import Embeddings, Score
 
 NAMES = ["image", "text", "speech_fr", "speech_es"]
 RANGE = {  # any finite value where nothing is said
+    "label_accuracy": (0, 1),
     "recall_at_1": (0, 1),
     "recall_at_5": (0, 1),
     "recall_at_10": (0, 1),
@@ -41,6 +42,7 @@ def sample(modalities: int, *, seed: int = 0, n: int = 60, missing: float = 0.3)
         z={m: torch.randn(n, 20 + j, generator=generator, dtype=torch.float64) for j, m in enumerate(names)},
         present={m: torch.rand(n, generator=generator) >= missing for m in names},
         group=torch.arange(n) // 2,
+        label=(common[:, :4].sum(dim=1) > 0).long(),
     )
     return raw.with_z({m: common + noise[m] for m in names}), raw
 
@@ -116,6 +118,7 @@ def test_absent_rows_have_no_influence(name):
             z={m: torch.cat([z, z[:5] * 0 + 9]) for m, z in data.z.items()},
             present={m: torch.cat([p, empty[m]]) for m, p in data.present.items()},
             group=torch.cat([data.groups, torch.arange(5)]),
+            label=torch.cat([data.label, torch.zeros(5, dtype=torch.long)]),
         )
 
     more = scores_of(name, padded(aligned), padded(raw))
