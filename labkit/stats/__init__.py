@@ -4,7 +4,9 @@ Results vary over samples (grouped: samples of one caption are one observation) 
 another split). Nothing here loads torch.
 """
 
+from .association import Correlation, common_repeats, correlation
 from .board import compare, leaderboard
+from .budget import budget_scores, budget_table
 from .differences import (
     PairedDifference,
     TTest,
@@ -15,20 +17,43 @@ from .differences import (
     paired_difference,
 )
 from .intervals import Interval, bootstrap_interval, crossed_bootstrap, jackknife_interval, seed_interval
+from .ranks import RankComparison, friedman, nemenyi, rank_comparison
+from .repeats import along, method_column, per_seed
+from .trends import level_differences, slopes_over, trend, without_parts
+from .verdicts import Evidence, decide, p_values
 
 __all__ = [
+    "Correlation",
+    "Evidence",
     "Interval",
     "PairedDifference",
+    "RankComparison",
     "TTest",
+    "along",
     "bootstrap_interval",
+    "budget_scores",
+    "budget_table",
     "cohen_dz",
+    "common_repeats",
     "compare",
     "corrected_t_test",
+    "correlation",
     "crossed_bootstrap",
+    "decide",
+    "friedman",
     "holm",
     "jackknife_interval",
     "leaderboard",
+    "level_differences",
+    "method_column",
     "minimum_detectable_effect",
+    "nemenyi",
+    "p_values",
     "paired_difference",
+    "per_seed",
+    "rank_comparison",
     "seed_interval",
+    "slopes_over",
+    "trend",
+    "without_parts",
 ]

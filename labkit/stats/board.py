@@ -20,6 +20,7 @@ import pandas as pd
 
 from .differences import cohen_dz, corrected_t_test, holm, paired_difference
 from .intervals import Interval, crossed_bootstrap, seed_interval
+from .repeats import method_column
 
 _BOARD = ("rank", "variant", "value", "low", "high", "interval", "seeds", "n", "chance", "higher_is_better")
 _VERSUS = (
@@ -40,7 +41,7 @@ def leaderboard(
     """Variants in order of their mean over seeds, best first.
 
     Args:
-        scores: as from `Store.scores`.
+        scores: as from `Store.scores`, or of a study, whose cells (a variant with its options) are then the variants.
         fields: per-point values of `metric`, as from `Store.fields`; where a variant has them for all its seeds,
             its interval is over seeds and groups.
         metric: name of the metric.
@@ -182,7 +183,8 @@ def _nothing(reason: str) -> dict[str, object]:
 
 
 def _select(table: pd.DataFrame, where: Mapping[str, str]) -> pd.DataFrame:
-    """Clean rows with the given values."""
+    """Clean rows with the given values; where the table has cells of a study, each cell is a variant of its own."""
+    table = table.assign(variant=table[method_column(table)])
     mask = table["corruption"] == "none"
     for column, value in where.items():
         mask &= table[column] == value

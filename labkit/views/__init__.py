@@ -11,11 +11,14 @@ fixed per modality and variant and safe for color-blind readers, see `labkit.vie
 
 from ._style import words
 from .colors import category_colors, modality_colors, variant_colors
+from .critical_difference import critical_difference
 from .curves import curve_table, robustness_curves, training_curve
 from .diagnosis import cloud_map, paired_measures, unpaired_measures
+from .effects import effect_plot, verdict_plot
 from .failures import failure_heatmap
 from .geometry import cloud_in_space, error_curves, estimate_against_truth
 from .leaderboard import leaderboard_plot
+from .levels import association_plot, level_curves, level_panels, level_table
 from .manifolds import manifold, manifold_frame, pair_links
 from .pictures import contact_sheet, coupling_matrix, thumbnail_map
 from .topology import barcode, persistence_diagram
@@ -23,6 +26,7 @@ from .transport import against_size, clouds, plan_lines
 
 __all__ = [
     "against_size",
+    "association_plot",
     "barcode",
     "category_colors",
     "cloud_in_space",
@@ -30,11 +34,16 @@ __all__ = [
     "clouds",
     "contact_sheet",
     "coupling_matrix",
+    "critical_difference",
     "curve_table",
+    "effect_plot",
     "error_curves",
     "estimate_against_truth",
     "failure_heatmap",
     "leaderboard_plot",
+    "level_curves",
+    "level_panels",
+    "level_table",
     "manifold",
     "manifold_frame",
     "modality_colors",
@@ -47,5 +56,6 @@ __all__ = [
     "training_curve",
     "unpaired_measures",
     "variant_colors",
+    "verdict_plot",
     "words",
 ]

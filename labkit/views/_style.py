@@ -32,7 +32,8 @@ def both(element: Element, *, bokeh: dict[str, object], mpl: dict[str, object]) 
 def framed(overlay: Element, *, title: str, size: tuple[int, int], legend: str | None = None) -> Element:
     """Title, size in pixels (100 to the inch in matplotlib) and legend of a finished drawing."""
     width, height = size
-    side = {} if legend is None else {"legend_position": legend}
+    # HoloViews drops the legend of more than 25 elements, which ten lines with their dots and bars exceed
+    side = {} if legend is None else {"legend_position": legend, "legend_limit": 200}
     bokeh = {"width": width, "height": height, "title": title, "toolbar": "right", "shared_axes": False, **side}
     fonts = {"title": 11, "labels": 10, "ticks": 9, "legend": 9}
     mpl = {

@@ -106,7 +106,10 @@ def training_curve(history: pd.DataFrame) -> hv.Layout:
     Raises:
         ValueError: no column "step" or nothing else to draw.
     """
-    aside = {"step", "epoch", "learning_rate", "seconds", "validation", "peak_memory", "time", "total"}
+    aside = {
+        "step", "epoch", "learning_rate", "seconds", "step_seconds", "validation", "peak_memory", "effective_rank",
+        "embedding_std", "time", "total",
+    }  # fmt: skip
     numbers = [str(c) for c in history.select_dtypes("number").columns]
     terms = [c for c in numbers if c not in aside]
     if "step" not in numbers or not (terms or "validation" in numbers):

@@ -70,6 +70,15 @@ def test_one_seed_shows_its_own_interval() -> None:
     assert board.loc[0, ["low", "high"]].tolist() == pytest.approx([-0.8, 1.2])
 
 
+def test_cells_of_a_study_stand_for_themselves() -> None:
+    scores, fields = results({"a": 0.2, "b": 0.8})
+    cells = {"a": "clip", "b": "clip, epsilon=1"}
+    scores, fields = (t.assign(cell=t["variant"].map(cells), variant="clip") for t in (scores, fields))
+    assert leaderboard(scores, fields, **WHERE)["variant"].tolist() == ["clip, epsilon=1", "clip"]
+    versus = compare(scores, fields, **WHERE, baseline="clip")
+    assert versus["variant"].tolist() == ["clip, epsilon=1"]
+
+
 def test_nothing_matches() -> None:
     scores, _ = results({"a": 0.2})
     board = leaderboard(scores, metric="nothing", source="image", target="text")
