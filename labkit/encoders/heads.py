@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from labkit.types import Embeddings
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
 
@@ -54,3 +56,12 @@ class LinearHead(nn.Module):
     def forward(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n e"]:
         """Project; not normalized."""
         return self.linear(self.dropout((features - self.mean) / self.scale))
+
+
+def linear_heads(train: Embeddings, *, dim: int, dropout: float) -> nn.ModuleDict:
+    """A `LinearHead` per modality, fitted on the items that are there.
+
+    Raises:
+        ValueError: a modality with fewer than 2 items.
+    """
+    return nn.ModuleDict({m: LinearHead(z, train.present[m], dim=dim, dropout=dropout) for m, z in train.z.items()})

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def full_precision(loss: Callable[P, R]) -> Callable[P, R]:
     """The loss computed in float32 or float64 even under `torch.autocast`; 16-bit tensors are lifted to float32."""
 
     @functools.wraps(loss)
-    def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(v.device.type for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
         with torch.autocast(device, enabled=False):
             return loss(*map(_lift, args), **{name: _lift(v) for name, v in kwargs.items()})  # type: ignore[arg-type]

@@ -123,8 +123,8 @@ def triangle(
 def leading_directions(*z: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, "n d"]]:
     """Singular values of each sample's k stacked unit vectors, ascending, and the direction of the largest.
 
-    Formula: Z = U S V', Z [k, d] the rows of a sample, normalized inside; S and the row of V' that belongs to its largest
-    value, whose sign is arbitrary.
+    Formula: Z = U S V', Z [k, d] the rows of a sample, normalized inside; S, and the row of V' of its largest value,
+    whose sign is arbitrary.
 
     Source:
         Liu et al. 2025 (PMRL), arXiv:2507.17343.

@@ -51,8 +51,13 @@ class ClosedForm(AlignerBase):
         self._check_fitted()
         self._check_input(data, {m: len(v) for m, v in self.mean.items()})
         data = data.to(self.device, torch.float64)
-        z = {m: F.normalize((data.z[m] - self.mean[m]) @ self.map[m], dim=1) for m in data.modalities}
+        z = {m: self.place(m, (data.z[m] - self.mean[m]) @ self.map[m]) for m in data.modalities}
         return data.with_z(z).to(dtype=torch.float32)
+
+    def place(self, modality: str, rows: Tensor) -> Tensor:
+        """Unit rows from the mapped rows of a modality: their directions, where a subclass says nothing else."""
+        del modality
+        return F.normalize(rows, dim=1)
 
     def state(self) -> dict[str, Tensor]:
         """Means and maps."""
@@ -62,6 +67,19 @@ class ClosedForm(AlignerBase):
         """Take means and maps."""
         self.mean = {m: state[f"mean.{m}"].to(self.device) for m in self.modalities}
         self.map = {m: state[f"map.{m}"].to(self.device) for m in self.modalities}
+
+
+def check_pairs(present: dict[str, Tensor]) -> None:
+    """Refuse modalities whose samples have no partner in any other: where pairs are needed, they would be noise.
+
+    Raises:
+        ValueError: a modality shares no sample with another one.
+    """
+    masks = torch.stack(list(present.values())).double()
+    shared = masks @ masks.T - torch.diag(masks.sum(dim=1))
+    alone = [m for m, row in zip(present, shared, strict=True) if not bool(row.any())]
+    if alone:
+        raise ValueError(f"no training sample has {alone} and another modality; add paired samples")
 
 
 def principal_axes(rows: Tensor, dim: int) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._closed import ClosedForm, principal_axes
+from labkit.variants._closed import ClosedForm, check_pairs, principal_axes
 
 
 class CCAOptions(Options):
@@ -48,6 +48,7 @@ class CCA(ClosedForm):
 
     def solve(self, z: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """Canonical directions in the original coordinates."""
+        check_pairs(present)
         axes = {m: principal_axes(v[present[m]], self.options.components) for m, v in z.items()}
         scores = {m: z[m] @ a for m, a in axes.items()}
         directions, _ = maxvar(scores, present, dim=self.options.dim, ridge=self.options.ridge)

@@ -1,10 +1,11 @@
 """GOTMA (proposal A): transport, Riemannian consistency, contrast and, where labels are used, a task.
 
-    L = w_ot S_epsilon + w_rc L_RC + w_cl L_CL + w_task L_task
+    L = w_ot S_epsilon + w_rc L_RC + w_cl L_CL + w_task L_task + w_curvature L_CA
 
-L_RC compares great-circle distances on the sphere of the shared space over neighbors in the frozen features; L_task is
-the cross-entropy of a linear classifier on the mean of a sample's embeddings, off (0) by default so that the comparison
-with the other variants is on equal information.
+L_RC by default compares great-circle distances on the sphere of the shared space, over neighbors in the frozen
+features; L_task is the cross-entropy of a linear classifier on the mean of a sample's embeddings and L_CA the
+difference of curvatures, both off (0) by default: the first so that the comparison with the other variants is on equal
+information, the second because a batch tells little of curvature.
 """
 
 from __future__ import annotations
@@ -14,31 +15,48 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from labkit.losses import info_nce, rc, sinkhorn_divergence
+from labkit.geometry import fewest_neighbors
+from labkit.losses import curvature_alignment, info_nce, rc, rc_literal
+from labkit.losses.distances import Distance
 from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._trained import Pair, Trained, TrainedOptions, Weight
+from labkit.variants._task import classes, mean_present, task_terms
+from labkit.variants._trained import CollapsibleOptions, Pair, Trained, Weight
+from labkit.variants._transport import Solver, transport
+
+CURVED = 2  # dimensions that a batch is large enough for
+SAMPLED = 64  # rows at which curvature is compared in a step
 
 
-class GotmaOptions(TrainedOptions):
+class GotmaOptions(CollapsibleOptions):
     """Hyper-parameters of GOTMA.
 
     Attributes:
-        w_ot: lambda_OT, weight of the Sinkhorn divergence.
+        w_ot: lambda_OT, weight of transport.
         w_rc: lambda_RC, weight of Riemannian consistency.
-        w_cl: lambda_CL, weight of the contrastive term; positive, or the map may collapse.
+        w_cl: lambda_CL, weight of the contrastive term; without it the map may collapse.
         w_task: lambda_task, weight of classification; needs labels when positive.
-        epsilon: regularization of the divergence, relative to the mean cost.
+        w_curvature: weight of curvature alignment at a sample of the batch, a noisy regularizer; off by default.
+        epsilon: regularization of transport, relative to the mean cost.
+        solver: of transport: "divergence", "entropic" (as proposed), "unbalanced", "exact", "low_rank", "sliced" or
+            "lower_bound".
+        distance: that L_RC compares: "sphere" (the angle), "euclidean", "cosine", "geodesic" or "diffusion".
+        literal: take L_RC as proposed, one-sided and not normalized: see `labkit.losses.rc_literal`.
     """
+
+    keeps_apart: ClassVar[tuple[str, ...]] = ("w_cl",)
 
     w_ot: Weight = 1.0
     w_rc: Weight = 10.0
-    w_cl: Annotated[float, Field(gt=0)] = 1.0
+    w_cl: Weight = 1.0
     w_task: Weight = 0.0
+    w_curvature: Weight = 0.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
+    solver: Solver = "divergence"
+    distance: Distance = "sphere"
+    literal: bool = False
 
 
 @VARIANTS.register("gotma")
@@ -54,35 +72,46 @@ class Gotma(Trained):
     }
 
     def prepare(self, train: Embeddings) -> None:
-        """Add the task classifier where it is wanted."""
+        """Add the task classifier where it is wanted.
+
+        Raises:
+            ValueError: it is wanted and no training sample has a label.
+        """
         if self.options.w_task == 0:
             return
-        if train.label is None or bool((train.label < 0).all()):
+        if not classes(train):
             raise ValueError("w_task is positive but the training samples have no labels; set w_task to 0")
-        self.network.extra["task"] = nn.Linear(self.options.dim, int(train.label.max()) + 1)
+        self.network.extra["task"] = nn.Linear(self.options.dim, classes(train))
 
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""
-        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+        o = self.options
+        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon)} if o.w_ot else {}
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
-        """Riemannian and contrastive terms."""
+        """Riemannian, contrastive and curvature terms."""
+        o = self.options
+        terms = {}
+        if o.w_rc:
+            terms["rc"] = o.w_rc * self._riemannian(pair)
+        if o.w_cl:
+            value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+            terms["contrastive"] = o.w_cl * value
+        if o.w_curvature and min(len(z.unique(dim=0)) for z in (pair.x, pair.y)) > fewest_neighbors(CURVED):
+            rows = torch.randperm(len(pair.x))[:SAMPLED].to(pair.x.device)
+            terms["curvature"] = o.w_curvature * curvature_alignment(pair.x, pair.y, dim=CURVED, rows=rows)
+        return terms
+
+    def _riemannian(self, pair: Pair) -> Tensor:
         o = self.options
         near_x, near_y = pair.neighbors(o.neighbors)
-        return {
-            "rc": o.w_rc * rc(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
-            "contrastive": o.w_cl * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-        }
+        if o.literal:
+            return rc_literal(pair.x, pair.y, neighbors_x=near_x, k=near_x.shape[1])
+        return rc(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y, k=near_x.shape[1], distance=o.distance)
 
     def sample_terms(self, z: dict[str, Tensor], batch: Embeddings) -> dict[str, Tensor]:
         """Cross-entropy of the classifier on each sample's mean embedding; unlabeled samples take no part."""
-        if "task" not in self.network.extra or batch.label is None:
+        if "task" not in self.network.extra:
             return {}
-        masks = torch.stack([batch.present[m] for m in z])
-        known = (batch.label >= 0) & masks.any(dim=0)
-        if not bool(known.any()):
-            return {}
-        masks = masks[:, known, None]
-        mean = (torch.stack(list(z.values()))[:, known] * masks).sum(dim=0) / masks.sum(dim=0)
-        logits = self.network.extra["task"](mean)
-        return {"task": self.options.w_task * F.cross_entropy(logits, batch.label[known])}
+        logits = self.network.extra["task"](mean_present(z, batch.present))
+        return task_terms(logits, batch, weight=self.options.w_task)

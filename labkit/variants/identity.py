@@ -28,7 +28,7 @@ class IdentityOptions(Options):
 
 @VARIANTS.register("identity", aliases=("none",))
 class Identity(ClosedForm):
-    """PCA per modality, no alignment. Source: Pearson 1901; any number of modalities."""
+    """PCA per modality, no alignment. Two or more modalities. Source: Pearson 1901."""
 
     Options: ClassVar[type[Options]] = IdentityOptions
     options: IdentityOptions

@@ -12,24 +12,32 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from labkit.losses import info_nce, sinkhorn_divergence
+from labkit.losses import info_nce
+from labkit.losses.transport import Cost
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._trained import Pair, Trained, TrainedOptions, Weight
+from labkit.variants._trained import CollapsibleOptions, Pair, Trained, Weight
+from labkit.variants._transport import Solver, transport
 
 
-class OTOptions(TrainedOptions):
+class OTOptions(CollapsibleOptions):
     """Hyper-parameters of the OT terms.
 
     Attributes:
-        w_contrastive: weight of InfoNCE.
-        w_ot: weight of the Sinkhorn divergence.
+        w_contrastive: weight of InfoNCE; without it the map may collapse.
+        w_ot: weight of transport.
         epsilon: its regularization, relative to the mean cost.
+        solver: of transport: "divergence", "entropic", "unbalanced", "exact", "low_rank", "sliced" or "lower_bound".
+        cost: of transport, between directions: "cosine", "euclidean" or "geodesic" (the angle).
     """
+
+    keeps_apart: ClassVar[tuple[str, ...]] = ("w_contrastive",)
 
     w_contrastive: Weight = 1.0
     w_ot: Weight = 1.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
+    solver: Solver = "divergence"
+    cost: Cost = "cosine"
 
 
 @VARIANTS.register("ot", aliases=("sinkhorn",))
@@ -42,9 +50,12 @@ class OT(Trained):
 
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""
-        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+        o = self.options
+        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon, cost=o.cost)} if o.w_ot else {}
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The contrastive term."""
+        if not self.options.w_contrastive:
+            return {}
         value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
         return {"contrastive": self.options.w_contrastive * value}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._closed import ClosedForm, principal_axes
+from labkit.variants._closed import ClosedForm, check_pairs, principal_axes
 
 
 class ProcrustesOptions(Options):
@@ -41,6 +41,7 @@ class Procrustes(ClosedForm):
 
     def solve(self, z: dict[str, Tensor], present: dict[str, Tensor]) -> dict[str, Tensor]:
         """Principal axes times rotation, at unit scale."""
+        check_pairs(present)
         axes = {m: principal_axes(v[present[m]], self.options.dim) for m, v in z.items()}
         axes = {m: a / (z[m] @ a).norm() for m, a in axes.items()}
         scores = {m: z[m] @ a for m, a in axes.items()}

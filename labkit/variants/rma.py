@@ -13,26 +13,38 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from labkit.losses import info_nce, rma_isometric, sinkhorn_divergence
+from labkit.losses import info_nce, rma_isometric, rma_literal
+from labkit.losses.distances import Distance
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._trained import Pair, Trained, TrainedOptions, Weight
+from labkit.variants._trained import CollapsibleOptions, Pair, Trained, Weight
+from labkit.variants._transport import Solver, transport
 
 
-class RMAOptions(TrainedOptions):
+class RMAOptions(CollapsibleOptions):
     """Hyper-parameters of geometric alignment.
 
     Attributes:
-        w_ot: alpha of the proposal, weight of the Sinkhorn divergence.
+        w_ot: alpha of the proposal, weight of transport.
         w_rma: beta, weight of the Riemannian term.
-        w_retrieve: gamma, weight of the contrastive retrieval term; positive, or the map may collapse.
-        epsilon: regularization of the divergence, relative to the mean cost.
+        w_retrieve: gamma, weight of the contrastive retrieval term; without it the map may collapse.
+        epsilon: regularization of transport, relative to the mean cost.
+        solver: of transport: "divergence", "entropic", "unbalanced", "exact" (as proposed), "low_rank", "sliced" or
+            "lower_bound".
+        distance: that the Riemannian term compares: "euclidean", "sphere" (the angle), "cosine", "geodesic" or
+            "diffusion"; the last two on the cloud of both modalities.
+        literal: take the Riemannian term as proposed, a sum over the batch: see `labkit.losses.rma_literal`.
     """
+
+    keeps_apart: ClassVar[tuple[str, ...]] = ("w_retrieve",)
 
     w_ot: Weight = 1.0
     w_rma: Weight = 10.0
-    w_retrieve: Annotated[float, Field(gt=0)] = 1.0
+    w_retrieve: Weight = 1.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
+    solver: Solver = "divergence"
+    distance: Distance = "euclidean"
+    literal: bool = False
 
 
 @VARIANTS.register("rma", aliases=("geometric",))
@@ -49,13 +61,25 @@ class RMA(Trained):
 
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""
-        return {"ot": self.options.w_ot * sinkhorn_divergence(pair.cloud_x, pair.cloud_y, epsilon=self.options.epsilon)}
+        o = self.options
+        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon)} if o.w_ot else {}
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Riemannian and retrieval terms."""
         o = self.options
+        terms = {}
+        if o.w_rma:
+            terms["rma"] = o.w_rma * self._riemannian(pair)
+        if o.w_retrieve:
+            value = info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group)
+            terms["retrieve"] = o.w_retrieve * value
+        return terms
+
+    def _riemannian(self, pair: Pair) -> Tensor:
+        o = self.options
         near_x, near_y = pair.neighbors(o.neighbors)
-        return {
-            "rma": o.w_rma * rma_isometric(pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y),
-            "retrieve": o.w_retrieve * info_nce(pair.x, pair.y, temperature=pair.temperature, group=pair.group),
-        }
+        if o.literal:
+            return rma_literal(pair.x, pair.y, neighbors_x=near_x)
+        return rma_isometric(
+            pair.x, pair.y, neighbors_x=near_x, neighbors_y=near_y, k=near_x.shape[1], distance=o.distance
+        )

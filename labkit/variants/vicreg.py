@@ -9,17 +9,19 @@ from torch import Tensor
 from labkit.losses import vicreg
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
-from labkit.variants._trained import Pair, Trained, TrainedOptions, Weight
+from labkit.variants._trained import CollapsibleOptions, Pair, Trained, Weight
 
 
-class VICRegOptions(TrainedOptions):
+class VICRegOptions(CollapsibleOptions):
     """Hyper-parameters of VICReg (defaults of the paper, divided by 25).
 
     Attributes:
         w_invariance: weight of the pair distance.
-        w_variance: weight of the variance hinge.
+        w_variance: weight of the variance hinge; without it the map may collapse.
         w_covariance: weight of the covariance penalty.
     """
+
+    keeps_apart: ClassVar[tuple[str, ...]] = ("w_variance",)
 
     w_invariance: Weight = 1.0
     w_variance: Weight = 1.0

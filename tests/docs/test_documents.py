@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from labkit import run, variants
+from labkit.config import ConfigError, RunConfig, TrainingConfig
+from labkit.data.pairing import unpair
 from labkit.losses import LOSSES
+from labkit.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,22 +59,57 @@ def test_readme_diagnoses_a_turned_copy(capsys):
     assert len(block.strip().splitlines()) <= 10
 
 
-def test_contributing_adds_a_loss_in_one_file(tmp_path, monkeypatch):
-    (block,) = python_blocks("CONTRIBUTING.md")
-    (tmp_path / "energy.py").write_text(block, encoding="utf-8")
-    losses = importlib.import_module("labkit.losses")
-    monkeypatch.setattr(losses, "__path__", [*losses.__path__, str(tmp_path)])
-    monkeypatch.setattr(LOSSES, "_discovered", False)
-    try:
-        energy = LOSSES.get("energy")
-        x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        assert energy(x, x) == 0
-        mean = lambda a, b: np.mean([np.linalg.norm(u - v) for u in a.numpy() for v in b.numpy()])
-        expected = 2 * mean(x, 2 * x) - mean(x, x) - mean(2 * x, 2 * x)
-        assert float(energy(x, 2 * x)) == pytest.approx(expected)
-    finally:
-        LOSSES._entries.pop("energy", None)
-        sys.modules.pop("labkit.losses.energy", None)
+@pytest.fixture
+def grown(tmp_path, monkeypatch):
+    """The files of CONTRIBUTING.md in a folder where the registries discover them; gone afterwards."""
+    added = {LOSSES: "labkit.losses", VARIANTS: "labkit.variants"}
+    for (registry, package), block in zip(added.items(), python_blocks("CONTRIBUTING.md"), strict=True):
+        assert f"saved as `{package.replace('.', '/')}/energy.py`" in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+        folder = tmp_path / package
+        folder.mkdir()
+        (folder / "energy.py").write_text(block, encoding="utf-8")
+        module = importlib.import_module(package)
+        monkeypatch.setattr(module, "__path__", [*module.__path__, str(folder)])
+        monkeypatch.setattr(registry, "_discovered", False)
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    yield
+    for package in added.values():
+        sys.modules.pop(f"{package}.energy", None)
+        vars(sys.modules[package]).pop("energy", None)
+
+
+def test_contributing_adds_a_loss_in_one_file(grown):
+    energy = LOSSES.get("energy")
+    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert energy(x, x) == 0
+    mean = lambda a, b: np.mean([np.linalg.norm(u - v) for u in a.numpy() for v in b.numpy()])
+    expected = 2 * mean(x, 2 * x) - mean(x, x) - mean(2 * x, 2 * x)
+    assert float(energy(x, 2 * x)) == pytest.approx(expected)
+
+
+def test_contributing_adds_a_variant_in_one_file_that_trains_and_is_evaluated(grown, own_file, tmp_path):
+    values = {
+        "data": {"dataset": str(own_file), "modalities": ["a", "b"]},
+        "variant": "energy",
+        "options": {"w_energy": 2.0, "dim": 16},
+        "training": {"epochs": 10, "batch_size": 16, "learning_rate": 0.02},
+        "evaluation": {"corruptions": [], "bootstrap": 100},
+    }
+    stored = run.execute(RunConfig.model_validate(values), root=tmp_path / "runs")
+    assert stored.status == "complete"
+    assert {"contrastive", "energy", "validation"} <= set(stored.history())
+    scores = stored.scores()
+    recall = scores[scores["metric"] == "recall_at_10"]
+    assert (recall["value"] > recall["chance"] + 0.3).all()
+
+
+def test_contributing_says_which_table_of_the_contract_its_variant_joins(grown, shared_latent):
+    data = shared_latent(60)
+    alone = data.with_z(data.z, {"image": torch.arange(60) < 30, "text": torch.arange(60) >= 30})
+    energy = variants.get("energy")({"dim": 8}, training=TrainingConfig(epochs=1)).fit(alone, data)
+    assert set(energy.terms(alone)) == {"energy"}
+    with pytest.raises(ConfigError, match=r"variant 'energy': w_contrastive is 0.*allow_collapse"):
+        variants.get("energy")({"w_contrastive": 0})
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
@@ -79,11 +118,27 @@ def test_links_lead_somewhere(name):
     assert [t for t in targets if not (ROOT / t).exists()] == []
 
 
-def test_readme_lists_every_variant():
-    from labkit.variants import VARIANTS
+def variant_rows() -> dict[str, list[str]]:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Variants\n")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in rows}
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [v for v in VARIANTS.names() if f"| `{v}` |" not in text] == []
+
+def test_readme_lists_every_variant_and_no_other():
+    assert sorted(variant_rows()) == VARIANTS.names()
+
+
+@pytest.mark.filterwarnings("ignore::labkit.train.CollapseWarning")  # after one epoch
+def test_readme_says_who_learns_without_pairs(shared_latent):
+    data, told = shared_latent(60, 3), variant_rows()
+    for name in VARIANTS.names():
+        aligner = variants.get(name)(training=TrainingConfig(epochs=1))
+        try:
+            aligner.fit(unpair(data, 0, seed=0), data)
+        except ValueError:
+            assert told[name][2] == "no", name
+        else:
+            assert told[name][2] in ("yes", "–"), name
 
 
 def test_the_results_in_the_readme_are_the_committed_ones():
@@ -105,11 +160,12 @@ def test_the_results_in_the_readme_are_the_committed_ones():
 def test_the_study_uses_the_best_of_the_recorded_search():
     import pandas as pd
 
-    from labkit import study, tune
+    from labkit import study
 
     recorded = pd.read_csv(ROOT / "results" / "tuning" / "quickstart.csv")
     assert recorded.groupby("variant").size().nunique() == 1  # one budget
-    best = {cell.variant: cell for cell in tune.best(recorded)}
+    best = study.best(recorded)
     used = {cell.variant: cell for cell in study.load("quickstart").variants}
     assert set(best) == set(used)
-    assert [v for v in used if v != "identity" and used[v] != best[v]] == []
+    for variant in set(used) - {"identity"}:
+        assert (used[variant].options, used[variant].training) == (best[variant].options, best[variant].training)

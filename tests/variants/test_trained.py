@@ -124,10 +124,11 @@ def test_unpaired_items_move_the_transport_term_only(shared_latent):
     assert not before["ot"].isclose(after["ot"])
 
 
-def test_a_batch_without_pairs_has_no_terms(shared_latent):
+def test_a_batch_without_pairs_has_the_terms_of_clouds_alone(shared_latent):
     data = shared_latent(60)
     alone = data.with_z(data.z, {"image": torch.arange(60) < 30, "text": torch.arange(60) >= 30})
-    assert fitted("gotma", data).terms(alone) == {}
+    assert fitted("clip", data).terms(alone) == {}
+    assert set(fitted("gotma", data).terms(alone)) == {"ot"}, "which needs none"
 
 
 def test_task_term_needs_labels(shared_latent):
@@ -173,10 +174,21 @@ def test_an_aligner_with_a_task_loads_and_embeds_alike(shared_latent, tmp_path):
     assert again.embed(data).z["text"].equal(aligner.embed(data).z["text"])
 
 
-@pytest.mark.parametrize(("name", "weight"), [("gotma", "w_cl"), ("rma", "w_retrieve")])
-def test_geometry_without_contrast_would_collapse_and_is_refused(name, weight):
-    with pytest.raises(ConfigError, match=f"'{weight}' is 0"):
+@pytest.mark.parametrize(
+    ("name", "weight"), [("ot", "w_contrastive"), ("rma", "w_retrieve"), ("gotma", "w_cl"), ("vicreg", "w_variance")]
+)
+def test_what_a_constant_map_would_minimize_is_refused_unless_it_is_asked_for(name, weight, shared_latent):
+    data, found = shared_latent(60), {}
+    with pytest.raises(ConfigError, match=f"variant '{name}': {weight} is 0.*allow_collapse"):
         variants.get(name)({weight: 0})
+    for value in (0.0, 1.0):
+        aligner = fitted(name, data, {weight: value, "allow_collapse": True})
+        for head in aligner.network.heads.values():
+            head.linear.weight.data *= 1e-3
+            torch.nn.init.ones_(head.linear.bias)
+        found[value] = sum(aligner.terms(data).values()).item()
+    assert 0 <= found[0.0] < 0.1
+    assert found[1.0] > 0.5
 
 
 def test_a_head_standardizes_with_the_present_rows_only():
