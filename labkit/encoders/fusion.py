@@ -3,9 +3,10 @@
     t_m = tokens of W_m x_m + e_m,    f = LayerNorm(T([cls, t_1, ..., t_M]))_cls
 
 T is a stack of transformer layers (residual, LayerNorm before each part) over the tokens of one sample: attention
-across and within modalities at once. Tokens of absent items are masked. The fusion of the model-merging proposal lets a
-sample attend to the others of its batch, so that a prediction hangs on its batch mates; here none can. Vaswani et al.
-2017, arXiv:1706.03762; modalities as one sequence: Nagrani et al. 2021, arXiv:2107.00135.
+across and within modalities at once; in the last layer the summary token alone asks, as nothing else is read. Tokens of
+absent items are masked. The fusion of the model-merging proposal lets a sample attend to the others of its batch, so
+that a prediction hangs on its batch mates; here none can. Vaswani et al. 2017, arXiv:1706.03762; modalities as one
+sequence: Nagrani et al. 2021, arXiv:2107.00135.
 """
 
 from __future__ import annotations
@@ -52,10 +53,7 @@ class Fusion(nn.Module):
         # the bias of each map tells its modality and the place of each token
         self.maps = nn.ModuleDict({m: nn.Linear(width, tokens * dim) for m, width in widths.items()})
         self.summary = nn.Parameter(0.02 * torch.randn(dim))
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(dim, heads, 2 * dim, dropout=0.0, batch_first=True, norm_first=True)
-            for _ in range(layers)
-        )
+        self.layers = nn.ModuleList(_Layer(dim, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def forward(
@@ -82,6 +80,23 @@ class Fusion(nn.Module):
             sequence.append(self.maps[m](rows).view(n, self._tokens, self.dim))
             absent.append(~there[:, None].expand(n, self._tokens))
         x, mask = torch.cat(sequence, dim=1), torch.cat(absent, dim=1)
-        for layer in self.layers:
-            x = layer(x, src_key_padding_mask=mask)
+        for i, layer in enumerate(self.layers, start=1):
+            x = layer(x, mask, asking=1 if i == len(self.layers) else x.shape[1])
         return self.norm(x[:, 0])
+
+
+class _Layer(nn.Module):
+    """Attention and a feed-forward part, both residual, with LayerNorm before each."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+        self.feed = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"], *, asking: int) -> Float[Tensor, "n a d"]:
+        """What the first tokens make of all; `mask` is True where a token is not to be seen."""
+        seen = self.before(x)
+        found, _ = self.attention(seen[:, :asking], seen, seen, key_padding_mask=mask, need_weights=False)
+        x = x[:, :asking] + found
+        return x + self.feed(self.between(x))

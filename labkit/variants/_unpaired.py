@@ -32,7 +32,7 @@ class UnpairedOptions(Options):
         samples: most training items of each modality that are matched; drawn by the seed.
     """
 
-    dim: Annotated[int, Field(ge=2)] = 64
+    dim: Annotated[int, Field(ge=2)] = 128
     samples: Annotated[int, Field(ge=2)] = 2000
 
 
@@ -44,7 +44,7 @@ class Unpaired(ClosedForm):
     """Rotations from principal coordinates onto those of one modality; a subclass finds them from unpaired rows."""
 
     options: UnpairedOptions
-    search: ClassVar[dict[str, tuple[object, ...]]] = {"dim": (16, 32, 64, 128)}
+    search: ClassVar[dict[str, tuple[object, ...]]] = {"dim": (32, 64, 128)}
 
     def match(
         self, x: Float[Tensor, "n k"], y: Float[Tensor, "m k"], modality: str, random: np.random.Generator

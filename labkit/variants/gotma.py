@@ -66,8 +66,8 @@ class Gotma(Trained):
     Options: ClassVar[type[Options]] = GotmaOptions
     options: GotmaOptions
     search = Trained.search | {
-        "w_ot": (0.3, 1.0, 3.0, 10.0),
-        "w_rc": (1.0, 10.0, 30.0, 100.0),
+        "w_ot": (0.1, 0.3, 1.0, 3.0, 10.0),
+        "w_rc": (0.3, 1.0, 3.0, 10.0, 30.0),
         "epsilon": (0.05, 0.2),
     }
 

@@ -8,8 +8,9 @@
 
 Step 1 is repeated on other draws, of each modality's items by itself, and all centroids are used. Dar 2025,
 "mini-vec2vec: scaling universal geometry alignment with linear transformations". Made for encoders of one modality
-and tens of thousands of items; several modalities and some hundred items are much harder: on stamps
-recall@10 is at chance but for text to image, where it is twice that. What is never looked at: see `labkit.variants._unpaired`.
+and tens of thousands of items. Several modalities and some hundred items are much harder: on stamps recall@10 of image
+and text is two to three times chance, and chance or less where speech is one of the two. What is never looked at: see
+`labkit.variants._unpaired`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class MiniVec2Vec(Unpaired):
     Options: ClassVar[type[Options]] = MiniVec2VecOptions
     options: MiniVec2VecOptions
     search: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "dim": (16, 32, 64, 128),
+        "dim": (32, 64, 128),
         "clusters": (10, 20, 40),
         "neighbors": (5, 10, 20, 50),
     }

@@ -46,7 +46,7 @@ class OT(Trained):
 
     Options: ClassVar[type[Options]] = OTOptions
     options: OTOptions
-    search = Trained.search | {"w_ot": (0.3, 1.0, 3.0, 10.0), "epsilon": (0.05, 0.2)}
+    search = Trained.search | {"w_ot": (0.1, 0.3, 1.0, 3.0, 10.0), "epsilon": (0.05, 0.2)}
 
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""

@@ -54,8 +54,8 @@ class RMA(Trained):
     Options: ClassVar[type[Options]] = RMAOptions
     options: RMAOptions
     search = Trained.search | {
-        "w_ot": (0.3, 1.0, 3.0, 10.0),
-        "w_rma": (1.0, 10.0, 30.0, 100.0),
+        "w_ot": (0.1, 0.3, 1.0, 3.0, 10.0),
+        "w_rma": (0.3, 1.0, 3.0, 10.0, 30.0),
         "epsilon": (0.05, 0.2),
     }
 

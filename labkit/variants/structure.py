@@ -42,7 +42,7 @@ class Structure(Trained):
 
     Options: ClassVar[type[Options]] = StructureOptions
     options: StructureOptions
-    search = Trained.search | {"w_structure": (0.3, 1.0, 3.0, 10.0), "softness": (0.05, 0.1, 0.3)}
+    search = Trained.search | {"w_structure": (1.0, 3.0, 10.0, 30.0), "softness": (0.05, 0.1, 0.3)}
 
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The neighborhood term."""

@@ -11,7 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.losses.contrastive import info_nce
-from labkit.losses.volume import gram, gram_volume, pmrl, symile, triangle
+from labkit.losses.volume import (
+    antipodal,
+    gram,
+    gram_volume,
+    leading_directions,
+    pmrl,
+    symile,
+    triangle,
+    triangle_area,
+)
 
 
 def units(n: int = 6, d: int = 5, modalities: int = 3, seed: int = 0) -> list[Tensor]:
@@ -107,6 +116,48 @@ def test_aligned_tuples_cost_less_than_shuffled_ones(loss):
 def test_gradcheck_with_three_modalities(loss):
     z = [v.requires_grad_() for v in units(n=4, d=4)]
     assert torch.autograd.gradcheck(loss, tuple(z), eps=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [gram, triangle, pmrl, symile])
+def test_samples_of_one_group_are_positives_of_each_other(loss):
+    """The cross-entropy of each row with uniform targets, in a loop over the scores that the formula names."""
+    z, group = units(), torch.tensor([0, 0, 1, 2, 2, 2])
+    extra, options = 0.0, {"temperature": 0.07}
+    if loss is gram:
+        scores, options["label_smoothing"] = [-gram_volume(*z), -gram_volume(*z).T], 0.0
+    elif loss is triangle:
+        scores = [-triangle_area(*z), -triangle_area(*z).T]
+    elif loss is pmrl:
+        values, leading = leading_directions(*z)
+        scores, options["temperature_between"] = [(leading @ leading.T).abs()], 0.07
+        extra = -(values / 0.07).log_softmax(dim=1)[:, -1].mean().item()
+    else:
+        scores = [z[a] @ (z[b] * z[c]).T for a, b, c in ((0, 1, 2), (1, 0, 2), (2, 0, 1))]
+    expected = 0.0
+    for one in scores:
+        log_p = one / 0.07 - (one / 0.07).logsumexp(dim=1, keepdim=True)
+        expected -= sum(log_p[i, group == group[i]].mean().item() for i in range(6)) / 6 / len(scores)
+    assert loss(*z, **options, group=group).item() == pytest.approx(expected + extra, rel=1e-9)
+    assert loss(*z, group=torch.arange(6)).item() == pytest.approx(loss(*z).item(), rel=1e-12)
+
+
+def test_leading_directions_are_those_of_the_singular_value_decomposition():
+    z = units(modalities=4)
+    values, leading = leading_directions(*z)
+    _, s, vh = torch.linalg.svd(torch.stack(z, dim=1), full_matrices=False)
+    assert values.flip(1).allclose(s, atol=1e-4)
+    assert (leading * vh[:, 0]).sum(dim=1).abs().allclose(torch.ones(6, dtype=torch.float64), atol=1e-6)
+
+
+def test_antipodal_is_the_share_of_obtuse_partners_and_settles_what_volumes_leave_open():
+    x, y, _ = units()
+    expected = sum(max(0.0, -float(a @ b)) for a, b in zip(x, y, strict=True)) / 6
+    assert expected > 0.01
+    assert antipodal(x, y).item() == pytest.approx(expected, rel=1e-12)
+    assert antipodal(x, x).item() == 0
+    assert antipodal(x, -3 * x).item() == pytest.approx(1)
+    for loss in (gram, pmrl):
+        assert loss(x, y).item() == pytest.approx(loss(x, -y).item(), rel=1e-9), "which is why it is needed"
 
 
 def test_rows_that_are_no_tuples_are_refused():
