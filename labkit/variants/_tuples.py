@@ -5,8 +5,8 @@
 S runs over the sets of modalities that samples of the batch have; all samples that have S are contrasted on S, and S
 counts as often as samples have just it, so that a sample with a missing item is compared with complete ones too. DAM
 exchanges one modality, drawn anew each step, against the others (`_matching`). Volumes and leading directions do not
-change when a modality changes sign, but the cosine, by which is retrieved, does: half of all starts ended with partners
-at opposite poles and no recall at all. The authors start from a model trained by cosines, where the signs are right;
+change when a modality changes sign, but the cosine, by which is retrieved, does: with two
+modalities some starts end with all partners at opposite poles, and no recall. The authors start from a model trained by cosines, where the signs are right;
 here the antipodal term settles them and then vanishes (0 gives the losses as published).
 """
 

@@ -41,7 +41,7 @@ class ALBEFOptions(TrainedOptions):
         alpha: share of the soft targets after the first epoch.
         momentum: of the slow copy of the heads, at most; see `_momentum`.
         queue: samples that are kept as negatives beyond the batch.
-        masking: share of the features that are hidden and predicted.
+        masking: share of the features that are hidden and predicted; 0 leaves nothing to predict.
     """
 
     w_contrastive: Annotated[float, Field(gt=0)] = 1.0
@@ -50,7 +50,7 @@ class ALBEFOptions(TrainedOptions):
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.4
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     queue: Annotated[int, Field(ge=0)] = 256
-    masking: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    masking: Annotated[float, Field(ge=0, lt=1)] = 0.3
 
 
 @VARIANTS.register("albef")

@@ -5,7 +5,7 @@
 
 The other terms and samples with missing items: see `_tuples`. The paper's anchor is text; here each modality is the
 anchor in turn and the losses are averaged, as retrieval is measured in all directions and two collinear modalities have
-no volume whatever the third does: the first alone as anchor loses 10 points of R@10 on *stamps*. For two modalities the
+no volume whatever the third does: the first alone as anchor loses 8 points of R@10 on *stamps*. For two modalities the
 volume is the sine of the angle, so ranking by -V, as the authors do, is ranking by |cosine|; here it is by the cosine.
 """
 

@@ -36,7 +36,11 @@ class PMRL(Unsigned):
 
     Options: ClassVar[type[Options]] = PMRLOptions
     options: PMRLOptions
-    search = Matched.search | {"temperature_within": (0.05, 0.1, 0.3, 1.0), "w_antipodal": (1.0, 5.0, 20.0)}
+    search = Matched.search | {
+        "temperature": (0.07, 0.15, 0.3),
+        "temperature_within": (0.1, 0.3, 1.0),
+        "w_antipodal": (1.0, 5.0, 20.0),
+    }
 
     def contrast(self, z: list[Tensor], group: Tensor) -> Tensor:
         """One large singular value, and directions that differ."""

@@ -187,7 +187,7 @@ def test_what_a_constant_map_would_minimize_is_refused_unless_it_is_asked_for(na
             head.linear.weight.data *= 1e-3
             torch.nn.init.ones_(head.linear.bias)
         found[value] = sum(aligner.terms(data).values()).item()
-    assert 0 <= found[0.0] < 0.1
+    assert -1e-6 < found[0.0] < 0.1  # a divergence of equal clouds is zero up to rounding
     assert found[1.0] > 0.5
 
 

@@ -40,7 +40,7 @@ MODALITIES: dict[str, tuple[int, ...]] = {"triangle": (3, 4)}
 # Options that augment the input; 0 turns them off.
 AUGMENTED: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("brownian", "consistency", "cyclip", "separation"), ("noise", "masking")
-)
+) | {"albef": ("masking",)}
 
 pytestmark = [
     # after an epoch or two posteriors are still alike; whether a space has collapsed has a test of its own
