@@ -5,9 +5,9 @@
 S runs over the sets of modalities that samples of the batch have; all samples that have S are contrasted on S, and S
 counts as often as samples have just it, so that a sample with a missing item is compared with complete ones too. DAM
 exchanges one modality, drawn anew each step, against the others (`_matching`). Volumes and leading directions do not
-change when a modality changes sign, but the cosine, by which is retrieved, does: with two
-modalities some starts end with all partners at opposite poles, and no recall. The authors start from a model trained by cosines, where the signs are right;
-here the antipodal term settles them and then vanishes (0 gives the losses as published).
+change when a modality changes sign, but the cosine, by which retrieval ranks, does: from a random start with two
+modalities, all partners end at opposite poles about as often as not, and nothing is found. The antipodal term settles
+the signs and then vanishes; 0 gives the losses as published.
 """
 
 from __future__ import annotations
