@@ -42,12 +42,14 @@ class Timed:
     Attributes:
         seconds: Of each round's step; none where the variant does not take the setting.
         note: Why it does not.
+        defined: Whether the setting is one that the variant is defined for.
     """
 
     setting: str
     variant: str
     seconds: tuple[float, ...] = ()
     note: str = ""
+    defined: bool = True
 
 
 def one_thread() -> None:
@@ -84,7 +86,7 @@ def main(arguments: Sequence[str] | None = None, settings: Sequence[Setting] | N
         print(lines(setting, found), flush=True)
         if options.output is not None:
             write(options.output, done)
-    return int(any(not timed.seconds for timed in done))
+    return int(any(timed.defined and not timed.seconds for timed in done))
 
 
 def _options(arguments: Sequence[str] | None, settings: Sequence[Setting]) -> argparse.Namespace:
@@ -110,8 +112,12 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, device: str) ->
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a transport that did not converge to the last digit takes as long
         ready: dict[str, Step] = {}
-        notes: dict[str, str] = {}
+        least = {name: steps.variants.get(name).min_modalities for name in names}
+        outside = {n: f"defined for {k} or more modalities" for n, k in least.items() if setting.modalities < k}
+        notes = dict(outside)
         for name in names:
+            if name in outside:
+                continue
             try:
                 ready[name] = stack.enter_context(steps.prepared(name, setting, 0, torch.device(device)))
                 for _ in range(WARM_UP):
@@ -123,7 +129,7 @@ def measure(setting: Setting, names: Sequence[str], rounds: int, device: str) ->
         for _ in range(rounds):
             for name, step in ready.items():
                 seconds[name].append(_seconds(step, device))
-    return [Timed(setting.name, n, tuple(seconds.get(n, ())), notes.get(n, "")) for n in names]
+    return [Timed(setting.name, n, tuple(seconds.get(n, ())), notes.get(n, ""), n not in outside) for n in names]
 
 
 def _seconds(step: Step, device: str) -> float:

@@ -64,8 +64,10 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises:
         UnknownNameError: unknown data set, variant or corruption.
         ConfigError: an option that the variant does not have or accept.
+        ValueError: fewer modalities than the variant is defined for.
     """
     variant = variants.get(config.variant)
+    variant.check_modalities(config.data.modalities)
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
     return config.model_copy(
         update={

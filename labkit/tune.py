@@ -141,7 +141,7 @@ def _searched(study: Study, trials: list[Trial], jobs: int) -> Iterator[dict[str
 
     def one(trial: Trial) -> dict[str, Any]:
         if not hasattr(mine, "process"):
-            mine.process = ProcessPoolExecutor(1, mp_context=context)
+            mine.process = ProcessPoolExecutor(1, mp_context=context, initializer=_end_with_parent)
         try:
             return mine.process.submit(_row, study, trial).result()
         except BrokenProcessPool:
@@ -155,6 +155,18 @@ def _searched(study: Study, trials: list[Trial], jobs: int) -> Iterator[dict[str
                 yield future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Make this process end when the one that started it does; a killed search would leave its trials running."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _row(study: Study, trial: Trial) -> dict[str, Any]:

@@ -89,6 +89,12 @@ def test_two_and_four_modalities(variant: str, modalities: list[str], tmp_path: 
     check_complete(runs.execute(config(variant=variant, data={"modalities": modalities}), root=tmp_path), modalities)
 
 
+def test_too_few_modalities_for_a_variant_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    asked = config(variant="triangle", data={"modalities": ["image", "text"]})
+    with pytest.raises(ValueError, match="'triangle' aligns 3 or more modalities; got .*add another one"):
+        runs.resolve(asked)
+
+
 def test_own_arrays_with_curves(own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(own_file.parent)
     run = runs.execute(own(Path(own_file.name), variant="cca", evaluation=CURVES), root=tmp_path)

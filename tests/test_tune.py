@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -152,6 +154,14 @@ def test_all_variants_get_a_trial_before_any_gets_its_next(study: Study, monkeyp
     assert seen == [(i, v) for i in range(3) for v in ("cca", "clip")]
 
 
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does; one that has ended and that nobody has asked about yet does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 @pytest.mark.slow
 def test_a_killed_search_continues_and_loses_nothing(study: Study, tmp_path: Path) -> None:
     path, record = tmp_path / "tiny.yaml", tmp_path / "record.csv"
@@ -164,9 +174,17 @@ def test_a_killed_search_continues_and_loses_nothing(study: Study, tmp_path: Pat
         while not record.is_file() or len(record.read_text().splitlines()) < 3:
             assert time.monotonic() < end
             time.sleep(0.02)
-    finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        started = psutil.Process(first.pid).children(recursive=True)
+        first.kill()
         first.wait()
+        assert started, "trials have a process of their own"
+        end = time.monotonic() + 20
+        while any(_runs(process) for process in started) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not [p for p in started if _runs(p)], "processes outlive the search that started them"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
     kept = pd.read_csv(record)
     assert 2 <= len(kept) <= 6
     with record.open("a") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -30,10 +30,12 @@ class AlignerBase:
     Class attributes:
         Options: the hyper-parameters, a pydantic model.
         search: hyper-parameter -> values that `labkit tune` draws from.
+        min_modalities: how many its definition takes at least.
     """
 
     Options: ClassVar[type[Options]] = Options
     search: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    min_modalities: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -127,15 +129,25 @@ class AlignerBase:
         aligner.restore(load_file(folder / "aligner.safetensors"))
         return aligner
 
+    @classmethod
+    def check_modalities(cls, modalities: Sequence[str]) -> None:
+        """Refuse modalities that the definition of the variant does not take.
+
+        Raises:
+            ValueError: fewer than `min_modalities`.
+        """
+        if len(modalities) < cls.min_modalities:
+            raise ValueError(
+                f"variant {cls.name()!r} aligns {cls.min_modalities} or more modalities; got {list(modalities)}: add "
+                f"{'another one' if len(modalities) + 1 == cls.min_modalities else 'others'}, or take another variant"
+            )
+
     def _check_fitted(self) -> None:
         if not self.modalities:
             raise RuntimeError(f"variant {self.name()!r} is not fitted yet: call fit(train, validation) first")
 
     def _check_train(self, train: Embeddings) -> None:
-        if len(train.modalities) < 2:
-            raise ValueError(
-                f"variant {self.name()!r} aligns two or more modalities; got {list(train.modalities)}: add another one"
-            )
+        self.check_modalities(train.modalities)
         rows = {m: train.z[m][train.present[m]] for m in train.modalities}
         few = {m: len(r) for m, r in rows.items() if len(r) < 2}
         if few:

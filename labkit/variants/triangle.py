@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from labkit.losses import info_nce, triangle, triangle_area
-from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 from labkit.variants._base import Options
 from labkit.variants._tuples import Matched, MatchedOptions
@@ -29,19 +28,7 @@ class Triangle(Matched):
 
     Options: ClassVar[type[Options]] = MatchedOptions
     search = Matched.search | {"temperature": (0.05, 0.1, 0.2)}
-
-    def prepare(self, train: Embeddings) -> None:
-        """Add the matching head.
-
-        Raises:
-            ValueError: fewer than three modalities, or one that shares no sample with another.
-        """
-        if len(train.modalities) < 3:
-            raise ValueError(
-                f"variant {self.name()!r} compares triangles of three or more modalities; got "
-                f"{list(train.modalities)}: add another one, or take 'clip', which it would be"
-            )
-        super().prepare(train)
+    min_modalities = 3
 
     def contrast(self, z: list[Tensor], group: Tensor) -> Tensor:
         """Contrast of areas, mean over triples and anchors; of sides where there are two modalities."""
