@@ -1,4 +1,4 @@
-"""The command line: `labkit run`, `study`, `claims`, `runs`, `data`, `diagnose`, `encode`, `tune`, `project`, `demo`.
+"""The command line: `labkit run`, `study`, `robustness`, `claims`, `runs`, `data`, `diagnose`, `encode`, `tune`, ...
 
 Heavy imports happen inside the commands, so that `labkit --help` answers at once. Exit codes: 0 done, 1 something that
 was asked for failed, 2 a wrong argument. What users can mend is answered with one sentence, a bug with its traceback.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import _claims_command, _diagnose_command
+from labkit import _claims_command, _diagnose_command, _robustness_command
 from labkit._console import assignments, clear_errors, names, refuse_both
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(data_app, name="data")
 app.command(epilog=_diagnose_command.EPILOG)(_diagnose_command.diagnose)
 app.command(epilog=_claims_command.EPILOG)(_claims_command.claims)
+app.command(epilog=_robustness_command.EPILOG)(_robustness_command.robustness)
 
 Root = Annotated[
     Path | None,

@@ -9,9 +9,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 T = TypeVar("T", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -22,7 +30,21 @@ class ConfigError(ValueError):
 
 
 class _Part(BaseModel):
+    """A part of a configuration.
+
+    Class attributes:
+        added: fields that came after runs had been stored: at their default they are not written out, so that these
+            runs keep their ids.
+    """
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    added: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_added(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        plain = {n for n in self.added if getattr(self, n) == fields[n].get_default(call_default_factory=True)}
+        return {name: value for name, value in written(self).items() if name not in plain}
 
 
 class DataConfig(_Part):
@@ -39,7 +61,10 @@ class DataConfig(_Part):
         unpaired: whether the samples that were cut apart are "kept" or "dropped", the control that trains on the
             pairs alone.
         options: parameters of a data set that is generated, e.g. `redundancy`; each data set checks its own.
+        encoders: modality -> encoder whose features are aligned, where it is not the one the data set starts with.
     """
+
+    added = ("encoders",)
 
     dataset: str = "stamps"
     modalities: tuple[str, ...] = ("image", "text", "speech_fr")
@@ -47,6 +72,7 @@ class DataConfig(_Part):
     pairs: Annotated[float, Field(ge=0)] = 1.0
     unpaired: Literal["kept", "dropped"] = "kept"
     options: dict[str, Any] = Field(default_factory=dict)
+    encoders: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("modalities")
     @classmethod
@@ -91,7 +117,8 @@ class EvaluationConfig(_Part):
     """What is measured on the test samples.
 
     Attributes:
-        corruptions: names in `labkit.corruptions.CORRUPTIONS` for the robustness curves; empty for none.
+        corruptions: of the robustness curves, of features (`labkit.corruptions.CORRUPTIONS`) or of raw items
+            (`labkit.corruptions.raw.RAW`, for the modalities whose items are of its kind); empty for none.
         corruption_seeds: independent draws of each corruption; the curve is their mean.
         bootstrap: resamples of each interval.
     """

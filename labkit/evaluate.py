@@ -6,10 +6,9 @@ delete-a-group-fold jackknife. Curves use the same samples at every severity, so
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from labkit import corruptions, stats
+from labkit import stats
+from labkit.conditions import Condition, Conditions, Skipped
 from labkit.config import EvaluationConfig
-from labkit.corruptions import CORRUPTIONS, Corruption
+from labkit.encoders.raw_features import RawFeatures
 from labkit.metrics import METRICS, Metric
 from labkit.types import Aligner, Embeddings, Score
 
@@ -35,14 +35,22 @@ class Evaluation:
     Attributes:
         scores: tidy rows, one per metric, direction, corruption and severity.
         fields: metric -> one row per sample, direction, corruption and severity.
+        skipped: corruptions that could not be measured, or not on all items.
     """
 
     scores: pd.DataFrame
     fields: dict[str, pd.DataFrame]
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 def evaluate(
-    aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, *, seed: int
+    aligner: Aligner,
+    train: Embeddings,
+    test: Embeddings,
+    config: EvaluationConfig,
+    *,
+    seed: int,
+    raw: RawFeatures | None = None,
 ) -> Evaluation:
     """Measure `aligner` on `test`.
 
@@ -51,16 +59,47 @@ def evaluate(
         train: raw training samples, for the corruption statistics and the neutral substitute of missing items.
         test: raw test samples.
         config: corruptions and number of resamples.
-        seed: of corruptions and resamples.
+        seed: of corruptions of features, and of resamples.
+        raw: the test samples' raw items; needed where `config` names corruptions of them.
+
+    Raises:
+        UnknownNameError: no such corruption.
+        ValueError: a corruption of raw items without `raw`.
     """
     collected = _Collector(test, config.bootstrap, seed)
     shared = aligner.embed(test).to("cpu")
     for name in METRICS.names():
         for score in _with_intervals(cast("Metric", METRICS.get(name)), shared, test, collected):
             collected.add(score, corruption="none", severity=0, corrupted="", corruption_seed=0)
-    if config.corruptions:
-        _curves(aligner, train, test, config, collected)
-    return collected.result()
+    conditions = Conditions(train, test, seed=seed, raw=raw)
+    grid = conditions.grid(config.corruptions, draws=config.corruption_seeds)
+    if grid:
+        _curves(aligner, train, conditions, grid, collected)
+    return collected.result(conditions.skipped)
+
+
+def curves(
+    aligner: Aligner,
+    train: Embeddings,
+    conditions: Conditions,
+    grid: Sequence[Condition],
+    *,
+    resamples: int,
+    seed: int,
+) -> Evaluation:
+    """Measure `aligner` under some conditions alone, as `evaluate` does.
+
+    Args:
+        aligner: fitted.
+        train: raw training samples, for the neutral substitute of missing items.
+        conditions: of the raw test samples.
+        grid: which of them; all draws of a severity, as per-sample values are means over the draws.
+        resamples: of each interval.
+        seed: of the run.
+    """
+    collected = _Collector(conditions.test, resamples, seed)
+    _curves(aligner, train, conditions, grid, collected)
+    return collected.result(conditions.skipped)
 
 
 def substitute(shared: Embeddings, pair: tuple[str, str], neutral: dict[str, Tensor]) -> Embeddings:
@@ -89,35 +128,29 @@ def substitute(shared: Embeddings, pair: tuple[str, str], neutral: dict[str, Ten
 
 
 def _curves(
-    aligner: Aligner, train: Embeddings, test: Embeddings, config: EvaluationConfig, collected: _Collector
+    aligner: Aligner, train: Embeddings, conditions: Conditions, grid: Sequence[Condition], collected: _Collector
 ) -> None:
     trained = aligner.embed(train).to("cpu")
     neutral = {m: trained.z[m][trained.present[m]].mean(dim=0) for m in trained.modalities}
-    known = corruptions.context(train)
-    for name, modality, severity, draw in _grid(config, test.modalities):
-        corrupt = cast("Corruption", CORRUPTIONS.get(name))
-        # the draw decides the noise, the severity its strength: a sample's curve is one story
-        changed = corrupt(test, modality, severity, known.seeded(collected.seed * 1000 + draw))
-        shared = aligner.embed(changed).to("cpu")
-        for other in test.modalities:
-            if other == modality:
+    conditions.fill(grid)
+    for condition in grid:
+        corrupted = conditions(condition)
+        shared = aligner.embed(corrupted.samples).to("cpu")
+        counted = {m: mask.cpu() for m, mask in corrupted.asked.items()}
+        for other in shared.modalities:
+            if other == condition.modality:
                 continue
-            # asked are the samples that had the item before it was corrupted
-            whole = substitute(shared, (modality, other), neutral)
-            asked = whole.with_z(whole.z, {m: test.present[m] for m in whole.modalities})
+            whole = substitute(shared, (condition.modality, other), neutral)
+            asked = whole.with_z(whole.z, {m: counted[m] for m in whole.modalities})
             for metric in CURVE_METRICS:
                 for score in cast("Metric", METRICS.get(metric))(asked, asked):
                     collected.add(
                         collected.bootstrapped(score),
-                        corruption=name,
-                        severity=severity,
-                        corrupted=modality,
-                        corruption_seed=draw,
+                        corruption=condition.corruption,
+                        severity=condition.severity,
+                        corrupted=condition.modality,
+                        corruption_seed=condition.draw,
                     )
-
-
-def _grid(config: EvaluationConfig, modalities: tuple[str, ...]) -> Iterator[tuple[str, str, int, int]]:
-    return itertools.product(config.corruptions, modalities, corruptions.SEVERITIES[1:], range(config.corruption_seeds))
 
 
 def _with_intervals(metric: Metric, shared: Embeddings, raw: Embeddings, collected: _Collector) -> list[Score]:
@@ -197,11 +230,11 @@ class _Collector:
         columns = {name: np.full(int(here.sum()), value) for name, value in constant.items()}
         self._fields.setdefault(score.name, []).append({"key": self._key[here], **columns, "value": values[here]})
 
-    def result(self) -> Evaluation:
+    def result(self, skipped: list[Skipped]) -> Evaluation:
         """Tables in the store's columns; per-sample values are averaged over the draws of a corruption."""
         fields = {}
         for name, parts in self._fields.items():
             table = pd.DataFrame({c: np.concatenate([part[c] for part in parts]) for c in parts[0]})
             keys = [c for c in table.columns if c != "value"]
             fields[name] = table.groupby(keys, as_index=False, sort=False)["value"].mean()
-        return Evaluation(pd.DataFrame(self._rows), fields)
+        return Evaluation(pd.DataFrame(self._rows), fields, skipped)

@@ -8,54 +8,32 @@ one is taken up again.
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import subprocess
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
 from tqdm import tqdm
 
-from labkit import __version__, data, project, variants
+from labkit import __version__, conditions, data, project, samples, variants
 from labkit.config import RunConfig, parse
-from labkit.corruptions import CORRUPTIONS
-from labkit.data.pairing import unpair
+from labkit.encoders.cache import cache_root
+from labkit.encoders.raw_features import RawFeatures
 from labkit.evaluate import evaluate
 from labkit.store import Run, Store
-from labkit.store.names import check_name
 from labkit.train import Checkpoint
 from labkit.train.monitor import Memory
 from labkit.train.precision import mixed_precision
 from labkit.types import Embeddings
 
 FINAL = "final"
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """What a run works on.
-
-    Attributes:
-        all: every sample, in the order of the run's `points.parquet`.
-        train: training samples, with the configured share of their items missing and of their pairs cut.
-        validation: validation samples, likewise.
-        test: test samples, complete.
-        split: name of the split of each sample.
-    """
-
-    all: Embeddings
-    train: Embeddings
-    validation: Embeddings
-    test: Embeddings
-    split: np.ndarray
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -66,70 +44,27 @@ def resolve(config: RunConfig) -> RunConfig:
         ConfigError: an option that the variant does not have or accept.
         ValueError: fewer modalities than the variant is defined for.
     """
-    variant = variants.get(config.variant)
+    variant, dataset = variants.get(config.variant), samples.canonical(config.data.dataset)
     variant.check_modalities(config.data.modalities)
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
     return config.model_copy(
         update={
             "data": config.data.model_copy(
                 update={
-                    "dataset": _dataset(config.data.dataset),
+                    "dataset": dataset,
                     "options": data.check_options(config.data.dataset, config.data.options),
+                    "encoders": data.check_encoders(
+                        dataset, config.data.encoders, modalities=config.data.modalities, options=config.data.options
+                    ),
                 }
             ),
             "variant": variant.name(),
             "options": options.model_dump(mode="json"),
             "evaluation": config.evaluation.model_copy(
-                update={"corruptions": tuple(CORRUPTIONS.canonical(c) for c in config.evaluation.corruptions)}
+                update={"corruptions": tuple(map(conditions.canonical, config.evaluation.corruptions))}
             ),
         }
     )
-
-
-def samples(config: RunConfig) -> Samples:
-    """Load, split by group, drop items and cut pairs, all by the run's seed.
-
-    Raises:
-        UnknownNameError, FileNotFoundError, ValueError: the data set is not there or not usable.
-    """
-    for m in config.data.modalities:
-        check_name(m, "modality")  # refused now, not after the training
-    everything = data.load(config.data.dataset, modalities=config.data.modalities, options=config.data.options)
-    rows = data.split(everything, config.seed)
-    split = np.empty(len(everything), dtype=object)
-    for name, index in rows.items():
-        split[index] = name
-    generator = torch.Generator().manual_seed(config.seed)
-    parts = {name: everything.take(index) for name, index in rows.items()}
-    for name in ("train", "validation"):
-        parts[name] = drop_items(parts[name], config.data.missing, generator)
-    parts["train"] = unpair(
-        parts["train"], config.data.pairs, seed=config.seed, keep_unpaired=config.data.unpaired == "kept"
-    )
-    _check_items(parts)
-    return Samples(everything, parts["train"], parts["validation"], parts["test"], split.astype(str))
-
-
-def _check_items(parts: dict[str, Embeddings]) -> None:
-    for name, part in parts.items():
-        empty = [m for m in part.modalities if not bool(part.present[m].any())]
-        if empty:
-            raise ValueError(
-                f"no {name} sample has an item of {' or '.join(map(repr, empty))}; leave it out of data.modalities, or "
-                "lower data.missing"
-            )
-
-
-def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator) -> Embeddings:
-    """Drop a share of the present items completely at random; every sample keeps at least one of those it has."""
-    if share == 0:
-        return embeddings
-    present = torch.stack(list(embeddings.present.values()), dim=1)
-    order = torch.rand(present.shape, generator=generator)
-    # the present item with the highest draw is the one that stays
-    best = torch.where(present, order, -1.0).argmax(dim=1, keepdim=True)
-    kept = (order >= share).scatter(1, best, True) & present
-    return embeddings.with_z(embeddings.z, {m: kept[:, i] for i, m in enumerate(embeddings.modalities)})
 
 
 def execute(
@@ -159,16 +94,17 @@ def execute(
     if not rerun and (done := completed(store, config)) is not None:
         check_data(done)
         return done
-    content = samples(config)
+    content = samples.load(config)
     run = store.create(
         config.run_id,
         name=f"{name or config.variant} seed {config.seed}",
         variant=config.variant,
         config=config.model_dump(mode="json"),
         seed=config.seed,
-        data_root=_data_root(config),
+        data_root=samples.data_root(config),
         git=git_state(),
-        environment=_environment() | {"data_sha256": _digest(config.data.dataset)},
+        environment=_environment()
+        | {"data_sha256": samples.digest(config.data.dataset), "encoders": samples.encoder_names(config)},
         rerun=rerun,
     )
     if rerun:
@@ -247,7 +183,7 @@ def check_data(done: Run) -> None:
         ValueError: the file holds something else now.
     """
     dataset, made_from = done.config["data"]["dataset"], done.info["environment"].get("data_sha256")
-    if made_from and Path(dataset).is_file() and _digest(dataset) != made_from:
+    if made_from and Path(dataset).is_file() and samples.digest(dataset) != made_from:
         raise ValueError(f"{dataset} has changed since run {done.id} was made; make the run anew with --rerun")
 
 
@@ -290,9 +226,9 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -> None:
+def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.device) -> None:
     started = time.perf_counter()
-    run.write_points(_points(config, content))
+    run.write_points(samples.points(config, content))
     (run.folder / "log.jsonl").touch()  # closed forms log nothing: their history is empty, not missing
     aligner, budget = _train(run, config, content, device)
     checkpoint = run.checkpoint_path("aligner")
@@ -304,15 +240,21 @@ def _fill(run: Run, config: RunConfig, content: Samples, device: torch.device) -
         run.write_embedding(m, FINAL, shared.z[m].numpy())
         run.write_embedding(m, "raw", content.all.z[m].numpy())
     run.write_projection("pca", FINAL, project.pca_frame(shared))
-    measured = evaluate(aligner, content.train, content.test, config.evaluation, seed=config.seed)
+    raw = None
+    if any(map(conditions.is_raw, config.evaluation.corruptions)):
+        raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=device)
+    measured = evaluate(aligner, content.train, content.test, config.evaluation, seed=config.seed, raw=raw)
     for metric, field in measured.fields.items():
         run.write_field(metric, FINAL, field)
     run.write_scores(measured.scores, replace={})  # an interrupted attempt may have been made by other code
+    run.write_skipped([asdict(one) for one in measured.skipped])
+    for one in measured.skipped:
+        warnings.warn(f"run {run.id}: {one}", stacklevel=2)
     run.write_budget(budget | {"total_seconds": time.perf_counter() - started + budget["earlier_seconds"]})
 
 
 def _train(
-    run: Run, config: RunConfig, content: Samples, device: torch.device
+    run: Run, config: RunConfig, content: samples.Samples, device: torch.device
 ) -> tuple[variants.AlignerBase, dict[str, Any]]:
     """The fitted aligner and what it cost; an interrupted training goes on if the code is the same."""
     origin = {name: run.info[name] for name in ("git", "environment")}
@@ -343,48 +285,6 @@ def _train(
 def _training_file(run: Run) -> Path:
     """Where an interrupted training goes on; never listed, and gone once the run has ended."""
     return run.checkpoint_path("training.safetensors")
-
-
-def _points(config: RunConfig, content: Samples) -> pd.DataFrame:
-    everything = content.all
-    if config.data.dataset in data.DATASETS:
-        known = data.table(config.data.dataset, config.data.options).set_index("key").loc[everything.key]
-    else:
-        known = pd.DataFrame(index=everything.key)
-    points = pd.DataFrame({"key": everything.key, "split": content.split, "group": everything.groups.numpy()})
-    points["label"] = _labels(everything)
-    for column in ("caption", "kind"):
-        if column in known:
-            points[column] = known[column].to_numpy()
-    for m in everything.modalities:
-        points[m] = known[m].to_numpy() if m in known else None
-        points[f"present_{m}"] = everything.present[m].numpy()
-    return points
-
-
-def _labels(everything: Embeddings) -> np.ndarray:
-    """Name of each sample's class, its number where classes have no names."""
-    codes = np.full(len(everything), -1) if everything.label is None else everything.label.numpy()
-    names = np.array([*everything.label_names, "other"])
-    return names[codes] if everything.label_names else np.where(codes < 0, "other", codes.astype(str))
-
-
-def _dataset(name: str) -> str:
-    return str(Path(name).resolve()) if name.endswith(".npz") else data.DATASETS.canonical(name)
-
-
-def _digest(dataset: str) -> str:
-    """Hash of a user's file; bundled data checks its own."""
-    if dataset in data.DATASETS:
-        return ""
-    with Path(dataset).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _data_root(config: RunConfig) -> str:
-    if config.data.dataset in data.DATASETS:
-        return f"bundle:{config.data.dataset}"  # generated data has no such folder, and no items to look up
-    return str(Path(config.data.dataset).parent)
 
 
 def _environment() -> dict[str, str]:

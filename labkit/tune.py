@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 
 from labkit import run as runs
-from labkit import variants
+from labkit import samples, variants
 from labkit.config import RunConfig, TrainingConfig
 from labkit.study import Study
 from labkit.train import DivergedError, validation_score
@@ -82,7 +82,7 @@ def tune(
     names = list(dict.fromkeys(variants.get(n).name() for n in only or (cell.variant for cell in study.variants)))
     drawn = [draw(name, trials) for name in names]
     balanced = sorted((trial for one in drawn for trial in one), key=lambda trial: trial.number)
-    runs.samples(_config(study, balanced[0], study.seeds[0]))  # data that cannot be used is no failure of a variant
+    samples.load(_config(study, balanced[0], study.seeds[0]))  # data that cannot be used is no failure of a variant
     old = _read(record)
     rows = {key: row for row in old.to_dict("records") if not _missing(row["score"]) for key in [row["key"]]}
     missing = [trial for trial in balanced if _key(study, trial) not in rows]
@@ -201,7 +201,7 @@ def _score(study: Study, trial: Trial) -> list[float]:
     scores = []
     for seed in study.seeds:
         config = _config(study, trial, seed)
-        content = runs.samples(config)
+        content = samples.load(config)
         aligner = variants.get(config.variant)(config.options, training=config.training, seed=seed)
         try:
             aligner.fit(content.train, content.validation)

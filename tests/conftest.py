@@ -14,6 +14,7 @@ from labkit import run
 from labkit.config import RunConfig
 from labkit.store import Store
 from labkit.types import Embeddings
+from tests.toy_items import Toy, registered
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -87,3 +88,9 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Store:
             }
             run.execute(RunConfig.model_validate(values), root=store.root)
     return store
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """The data set `toy_things` with its encoders and raw corruptions, for one test."""
+    return registered(monkeypatch)

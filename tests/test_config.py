@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from labkit.config import ConfigError, DataConfig, RunConfig, parse
+from labkit.config import ConfigError, DataConfig, EvaluationConfig, RunConfig, TrainingConfig, parse
 
 OTHER: dict[str, Any] = {  # one different valid value for every field
     "data.dataset": "mine.npz",
@@ -19,6 +19,7 @@ OTHER: dict[str, Any] = {  # one different valid value for every field
     "data.pairs": 0.5,
     "data.unpaired": "dropped",
     "data.options": {"redundancy": 2},
+    "data.encoders": {"speech_fr": "speech_small"},
     "variant": "gotma",
     "options": {"dim": 64},
     "training.epochs": 61,
@@ -71,6 +72,29 @@ def test_the_id_is_readable_and_the_same_in_every_process():
     assert RunConfig(options={"a": 2, "b": 1}).run_id == elsewhere
     assert elsewhere.startswith("clip-s0-")
     assert len(elsewhere.split("-")[-1]) == 10
+
+
+def test_fields_that_were_added_later_leave_the_ids_of_stored_runs_as_they_are():
+    # made before the fields in `added` existed
+    stored = {
+        "data": {
+            "dataset": "stamps",
+            "missing": 0.0,
+            "modalities": ["image", "text", "speech_fr"],
+            "options": {},
+            "pairs": 1.0,
+            "unpaired": "kept",
+        },
+        "variant": "clip",
+        "options": {},
+        "training": TrainingConfig().model_dump(mode="json"),
+        "evaluation": EvaluationConfig().model_dump(mode="json"),
+        "seed": 0,
+    }
+    assert RunConfig().model_dump(mode="json") == stored
+    assert RunConfig().run_id == "clip-s0-e51b05dde4"
+    for part in (DataConfig, TrainingConfig, EvaluationConfig):
+        assert set(part.added) <= set(part.model_fields)
 
 
 def test_json_round_trip():

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labkit import run as runs
-from labkit import variants
+from labkit import samples, variants
 from labkit.config import ConfigError, RunConfig
 from labkit.registry import UnknownNameError
 from labkit.store import Store, StoreError
@@ -269,7 +269,7 @@ def test_dropping_items_leaves_every_sample_one(share: float, seed: int) -> None
     had[:, 0] |= ~had.any(dim=1)
     z = {m: torch.ones(n, 2) for m in "abc"}
     before = Embeddings(key=np.arange(n).astype(str), z=z, present=dict(zip("abc", had.T, strict=True)))
-    after = runs.drop_items(before, share, generator)
+    after = samples.drop_items(before, share, generator)
     left = torch.stack([after.present[m] for m in "abc"], dim=1)
     assert left.any(dim=1).all()
     assert not (left & ~had).any()
@@ -280,7 +280,7 @@ def test_the_share_of_dropped_items() -> None:
     n = 20_000
     z = {m: torch.ones(n, 1) for m in "abc"}
     full = Embeddings(key=np.arange(n).astype(str), z=z)
-    after = runs.drop_items(full, 0.3, torch.Generator().manual_seed(0))
+    after = samples.drop_items(full, 0.3, torch.Generator().manual_seed(0))
     left = torch.stack(list(after.present.values())).double().mean(dim=1)
     # an item stays with probability 0.7, or as the last of three that were all to go (0.3^3, each in turn)
     torch.testing.assert_close(left, torch.full((3,), 0.7 + 0.3**3 / 3).double(), atol=0.012, rtol=0)

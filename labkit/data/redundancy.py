@@ -10,7 +10,7 @@ Samples with equal shared features are one group: their partners cannot be told 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -55,8 +55,8 @@ class Redundancy:
     modalities = ("first", "second")
     Options = RedundancyOptions
 
-    def load(self, modalities: Sequence[str] | None = None) -> Embeddings:
-        """Features of the given modalities (float32), both by default.
+    def load(self, modalities: Sequence[str] | None = None, encoders: Mapping[str, str] | None = None) -> Embeddings:
+        """Features of the given modalities (float32), both by default; the generator is their only encoder.
 
         Raises:
             ValueError: no such modality.
@@ -89,3 +89,11 @@ class Redundancy:
         if modality not in self.modalities:
             raise ValueError(f"redundancy has no modality {modality!r}; it has {', '.join(self.modalities)}")
         return "redundancy_uniqueness"
+
+    def encoder_names(self, modality: str) -> tuple[str, ...]:
+        """The generator alone."""
+        return (self.encoder_name(modality),)
+
+    def digest(self) -> str:
+        """Empty: there are no raw items."""
+        return ""

@@ -12,7 +12,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Stamps:
         """Stored default splits: key and one column `seed_0` ... `seed_9` of train, validation, test."""
         return pd.read_parquet(io.BytesIO(self._checked("splits.parquet")))
 
-    def load(self, modalities: Sequence[str] | None = None) -> Embeddings:
+    def load(self, modalities: Sequence[str] | None = None, encoders: Mapping[str, str] | None = None) -> Embeddings:
         """Frozen features of the given modalities (float32), all four by default.
 
         Labels are the categories with at least 20 things; things of smaller ones have label -1.
@@ -152,6 +152,14 @@ class Stamps:
     def encoder_name(self, modality: str) -> str:
         """Name of the encoder that made the bundled features of a modality."""
         return str(self.manifest()["encoders"][self._known(modality)]["encoder"])
+
+    def encoder_names(self, modality: str) -> tuple[str, ...]:
+        """Encoders whose features of a modality are bundled."""
+        return (self.encoder_name(modality),)
+
+    def digest(self) -> str:
+        """Hash of the table of things, which has the keys, the captions and the hashes of all other items."""
+        return str(self.manifest()["files"]["points.parquet"])
 
     def _rows(self, points: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
         if keys is None:

@@ -30,7 +30,7 @@ class Encoder(Protocol):
     Attributes:
         name: in `ENCODERS`.
         dim: length of a vector.
-        kind: what it takes: "image" (`PIL.Image`) or "text" (`str`).
+        kind: what it takes: "image" (`PIL.Image`), "text" (`str`) or "audio" (mono float32 waveform at 16 kHz).
     """
 
     name: str

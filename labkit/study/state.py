@@ -145,14 +145,16 @@ def _joined(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
 def _row(study: Study, planned: Planned) -> dict[str, Any]:
     config = planned.config
     row = {"cell": planned.cell, "variant": config.variant, "seed": config.seed, "run": config.run_id}
-    return row | {axis: _value(config.model_dump(), axis) for axis in study.axes}
+    return row | {axis: _value(config, axis) for axis in study.axes}
 
 
 def _value(values: Any, axis: str) -> Any:
     for part in axis.split("."):
-        if part not in values:
+        # not dumped: a field that was added later is left out at its default
+        found = values if isinstance(values, Mapping) else values.__dict__
+        if part not in found:
             return None
-        values = values[part]
+        values = found[part]
     return text(values) if isinstance(values, (list, tuple)) else values
 
 

@@ -1,0 +1,193 @@
+"""Robustness curves of stored runs: corruptions that a run was not evaluated under are measured and added to it.
+
+    found = measure(Store().open("gotma-s0"), ("gaussian_noise", "feature_noise"))
+    found.table                                       # one row per corruption, modality, direction and severity
+
+The stored aligner is loaded, the test samples are those of the run's configuration, and what the run already has is not
+measured again. Rows are stored after each curve, so an interrupted command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from labkit import data, samples, variants
+from labkit.conditions import HARDER, Condition, Conditions, Skipped, canonical, is_raw
+from labkit.config import RunConfig, parse
+from labkit.corruptions import raw as raw_corruptions
+from labkit.encoders.cache import cache_root
+from labkit.encoders.raw_features import RawFeatures
+from labkit.evaluate import FIELD_OF_CURVES, Evaluation, curves
+from labkit.run import FINAL, check_data, pick_device
+from labkit.store import Run
+
+STORED = 5e-3  # relative difference of features that were stored in float16
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was added to a run.
+
+    Attributes:
+        run: its id.
+        table: recall@10 of the conditions that were asked for, stored before or now: corruption, corrupted, source,
+            target, severity, value (mean over the draws), n; severity 0 is the clean result.
+        conditions: how many were measured now.
+        stored: how many were there before.
+        skipped: what could not be measured, or not on all items.
+    """
+
+    run: str
+    table: pd.DataFrame
+    conditions: int
+    stored: int
+    skipped: list[Skipped]
+
+
+def measure(
+    run: Run,
+    names: Sequence[str] = (),
+    *,
+    severities: Sequence[int] = HARDER,
+    draws: int | None = None,
+    modalities: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Measured:
+    """Measure a complete run under corruptions, and store the rows in it.
+
+    Args:
+        run: complete.
+        names: of corruptions of features or raw items; by default all of raw items that fit the run's modalities.
+        severities: 1..5.
+        draws: independent draws of each; those of the run's configuration by default.
+        modalities: whose items are corrupted, one at a time; all of the run by default.
+        device: where the encoders run; "cpu", "cuda", ... or "auto" for CUDA where there is one.
+
+    Returns:
+        What was measured, and what had to be left out.
+
+    Raises:
+        UnknownNameError: no such corruption.
+        ConfigError: a version of labkit with other settings made the run.
+        ValueError: the run is not complete, its data has changed, a severity or a modality that there is not, or
+            nothing of what was asked for can be measured.
+        StoreError: the run or the cache cannot be read or written.
+    """
+    config, content = _content(run)
+    raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=pick_device(device))
+    conditions = Conditions(content.train, content.test, seed=config.seed, raw=raw)
+    chosen = _chosen(config, raw, tuple(map(canonical, names)), modalities)
+    draws = draws or config.evaluation.corruption_seeds
+    grid = conditions.grid(chosen, severities=severities, draws=draws, modalities=modalities)
+    if not grid:
+        raise ValueError(f"nothing to measure of run {run.id}: " + "; ".join(map(str, conditions.skipped)))
+    there = _stored(run)
+    curve = lambda c: (c.corruption, c.modality)  # noqa: E731
+    # a draw that is lacking brings all of its severity: per-sample values are means over the draws
+    short = {(*curve(c), c.severity) for c in grid if (*curve(c), c.severity, c.draw) not in there}
+    lacking = [c for c in grid if (*curve(c), c.severity) in short]
+    if lacking:
+        aligner = variants.load(run.folder / "checkpoints" / "aligner")
+        conditions.fill(lacking)
+        parts = [list(part) for _, part in itertools.groupby(lacking, key=curve)]
+        for part in tqdm(parts, desc=f"curves of {run.id}", unit="curve", disable=len(parts) == 1):
+            found = curves(
+                aligner, content.train, conditions, part, resamples=config.evaluation.bootstrap, seed=config.seed
+            )
+            _add(run, found)
+        run.write_skipped(_skips(run, conditions.skipped, lacking))
+    return Measured(run.id, _table(run, grid), len(lacking), len(grid) - len(lacking), conditions.skipped)
+
+
+def _content(run: Run) -> tuple[RunConfig, samples.Samples]:
+    """The run's configuration and samples, if they are what the run was made from."""
+    if run.status != "complete":
+        raise ValueError(f"run {run.id} is {run.status}; complete it first: `labkit run {run.id}`")
+    config = parse(RunConfig, run.config, what=f"run {run.id}")
+    check_data(run)
+    made_from, now = run.info["environment"].get("encoders"), samples.encoder_names(config)
+    if made_from is not None and made_from != now:
+        raise ValueError(
+            f"run {run.id} was fitted on features of the encoders {made_from}, the data set now has those of {now}; "
+            f"features of different encoders are not mixed: make the run anew with `labkit run {run.id} --rerun`"
+        )
+    content = samples.load(config)
+    if reason := _changed(run, content):
+        raise ValueError(
+            f"the data of run {run.id} has changed since it was made ({reason}); make it anew with "
+            f"`labkit run {run.id} --rerun`"
+        )
+    return config, content
+
+
+def _changed(run: Run, content: samples.Samples) -> str:
+    """How the data set differs from what the run was made from; empty if it does not."""
+    points = run.points()
+    if points["key"].tolist() != content.all.key.tolist():
+        return f"{len(points)} samples then, {len(content.all)} now, or other keys"
+    if (points["split"].to_numpy(dtype=str) != content.split).any():
+        return "the samples are split in another way"
+    for m in content.all.modalities:
+        if (points[f"present_{m}"].to_numpy() != content.all.present[m].numpy()).any():
+            return f"other samples have an item of {m!r}"
+        then = torch.from_numpy(np.array(run.embedding(m, "raw"), dtype=np.float32))
+        now = content.all.z[m].float()
+        if then.shape != now.shape or float((then - now).norm()) > STORED * float(now.norm()):
+            return f"other features of {m!r}"
+    return ""
+
+
+def _chosen(
+    config: RunConfig, raw: RawFeatures, names: tuple[str, ...], modalities: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The corruptions to measure: those that were named, or all of raw items that fit some modality."""
+    if names:
+        return names
+    if config.data.dataset not in data.DATASETS:
+        raise ValueError(
+            f"{config.data.dataset} has no raw items to corrupt: name corruptions of features, e.g. feature_noise"
+        )
+    kinds = {raw.kind(m) for m in modalities or config.data.modalities}
+    return tuple(name for name in raw_corruptions.names() if raw_corruptions.get(name).kind in kinds)
+
+
+def _stored(run: Run) -> set[tuple[str, str, int, int]]:
+    """(corruption, modality, severity, draw) of the rows that the run has."""
+    rows = run.scores()[["corruption", "corrupted", "severity", "corruption_seed"]].drop_duplicates()
+    return {(str(c), str(m), int(s), int(d)) for c, m, s, d in rows.itertuples(index=False)}
+
+
+def _add(run: Run, found: Evaluation) -> None:
+    # the field first: a row of scores says that a condition is done
+    for metric, field in found.fields.items():
+        run.write_field(metric, FINAL, field)
+    run.write_scores(found.scores)
+
+
+def _skips(run: Run, now: Sequence[Skipped], measured: Sequence[Condition]) -> list[dict[str, Any]]:
+    """What the run has to say of skipped items: what it said before, but for what has been measured since."""
+    done = {(c.corruption, c.modality) for c in measured} | {("", c.modality) for c in measured if is_raw(c.corruption)}
+    done |= {(one.corruption, one.modality) for one in now}
+    before = [one for one in run.info.get("skipped", ()) if (one["corruption"], one["modality"]) not in done]
+    return [*before, *(asdict(one) for one in now)]
+
+
+def _table(run: Run, grid: Sequence[Condition]) -> pd.DataFrame:
+    scores = run.scores()
+    scores = scores[scores["metric"] == FIELD_OF_CURVES]
+    asked = {(c.corruption, c.modality, c.severity) for c in grid}
+    at = zip(scores["corruption"], scores["corrupted"], scores["severity"].astype(int), strict=True)
+    measured = scores[[one in asked for one in at]]
+    clean = scores[scores["corruption"] == "none"].drop(columns=["corruption", "corrupted"])
+    directions = measured[["corruption", "corrupted", "source", "target"]].drop_duplicates()
+    rows = pd.concat([directions.merge(clean, on=["source", "target"]), measured], ignore_index=True)
+    by = ["corruption", "corrupted", "source", "target", "severity"]
+    return rows.groupby(by, as_index=False, sort=False).agg(value=("value", "mean"), n=("n", "min"))

@@ -1,0 +1,148 @@
+"""Conditions: which corruption acts on what, the same bits for everybody, and what is left out is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from labkit import corruptions, data
+from labkit.conditions import Condition, Conditions, canonical, is_raw
+from labkit.config import DataConfig
+from labkit.corruptions import CORRUPTIONS
+from labkit.corruptions.raw import RAW
+from labkit.encoders.raw_features import RawFeatures
+from labkit.registry import UnknownNameError
+from labkit.types import Embeddings
+from tests.toy_items import Toy
+
+TOY = DataConfig(dataset="toy_things", modalities=("image", "text"))
+
+
+def parts() -> tuple[Embeddings, Embeddings, Embeddings]:
+    everything = data.load("toy_things")
+    return everything, everything.take(range(60)), everything.take(range(60, 90))
+
+
+@pytest.fixture
+def conditions(toy: Toy, tmp_path: Path) -> Conditions:
+    everything, train, test = parts()
+    return Conditions(train, test, seed=4, raw=RawFeatures(TOY, everything, root=tmp_path))
+
+
+def test_names_of_both_kinds_are_known_and_none_is_taken_twice(toy: Toy) -> None:
+    assert canonical("feature_noise") == "feature_noise"
+    assert canonical("toy_noise") == "toy_noise"
+    assert (is_raw("toy_noise"), is_raw("feature_noise")) == (True, False)
+    with pytest.raises(UnknownNameError, match="unknown corruption 'toy_noisy'; did you mean 'toy_noise'"):
+        canonical("toy_noisy")
+    with pytest.raises(UnknownNameError, match="'feature_noise'"):
+        canonical("feature_noize")
+    assert not set(CORRUPTIONS.names()) & set(RAW.names())
+
+
+def test_raw_corruptions_act_on_items_of_their_kind_and_others_on_every_modality(conditions: Conditions) -> None:
+    grid = conditions.grid(["toy_noise", "feature_noise", "toy_lost_words"], severities=(1, 4), draws=2)
+    found = {(c.corruption, c.modality) for c in grid}
+    assert found == {
+        ("toy_noise", "image"),
+        ("feature_noise", "image"),
+        ("feature_noise", "text"),
+        ("toy_lost_words", "text"),
+    }
+    assert len(grid) == 4 * 2 * 2
+    assert conditions.skipped == []
+    assert conditions.grid(["feature_noise"], modalities=["text"], severities=(2,)) == [
+        Condition("feature_noise", "text", 2, 0)
+    ]
+
+
+def test_wrong_severities_and_modalities_are_refused(conditions: Conditions) -> None:
+    for wrong in (0, 6):
+        with pytest.raises(ValueError, match=rf"severity must be one of \(1, 2, 3, 4, 5\); got {wrong}"):
+            conditions.grid(["toy_noise"], severities=(1, wrong))
+    with pytest.raises(ValueError, match=r"no modality \['sound'\]"):
+        conditions.grid(["toy_noise"], modalities=["sound"])
+
+
+def test_a_corruption_of_items_that_nobody_has_is_told(conditions: Conditions) -> None:
+    assert conditions.grid(["toy_noise"], modalities=["text"]) == []
+    (skipped,) = conditions.skipped
+    assert str(skipped) == "toy_noise: no modality of text has image items"
+
+
+def test_samples_under_a_corruption_of_raw_items(conditions: Conditions, toy: Toy, tmp_path: Path) -> None:
+    everything, _, test = parts()
+    found = conditions(Condition("toy_noise", "image", 3, 1))
+    keys = test.key.tolist()
+    z, _ = RawFeatures(TOY, everything, root=tmp_path).features("toy_noise", "image", keys, severity=3, seed=1)
+    assert torch.equal(found.samples.z["image"], z)
+    assert torch.equal(found.samples.z["text"], test.z["text"])
+    assert all(bool(mask.all()) for mask in found.asked.values())
+
+
+def test_samples_under_a_corruption_of_features_are_drawn_for_the_run(conditions: Conditions) -> None:
+    _, train, test = parts()
+    context = corruptions.context(train).seeded(4 * 1000 + 1)
+    expected = CORRUPTIONS.get("feature_noise")(test, "text", 2, context)
+    found = conditions(Condition("feature_noise", "text", 2, 1))
+    assert torch.equal(found.samples.z["text"], expected.z["text"])
+
+
+def test_every_seed_and_variant_sees_the_same_bits(conditions: Conditions, toy: Toy, tmp_path: Path) -> None:
+    everything, train, test = parts()
+    other = Conditions(train, test.take([5, 2]), seed=9, raw=RawFeatures(TOY, everything, root=tmp_path / "new"))
+    condition = Condition("toy_lost_words", "text", 3)
+    assert torch.equal(other(condition).samples.z["text"], conditions(condition).samples.z["text"][[5, 2]])
+
+
+def test_absent_items_stay_absent(toy: Toy, tmp_path: Path) -> None:
+    everything, train, test = parts()
+    there = torch.arange(len(test)) % 3 > 0
+    partly = test.with_z(test.z, {**test.present, "image": there})
+    conditions = Conditions(train, partly, seed=0, raw=RawFeatures(TOY, everything, root=tmp_path))
+    found = conditions(Condition("toy_noise", "image", 2))
+    assert torch.equal(found.samples.present["image"], there)
+    assert torch.equal(found.asked["image"], there)
+    assert (found.samples.z["image"][~there] == 0).all()
+    assert toy.encoded["toy_pictures"] == 4 + int(there.sum()), "4 to see that the encoder is the right one"
+
+
+def test_unreadable_items_are_absent_not_asked_and_counted(conditions: Conditions, toy: Toy) -> None:
+    toy.damaged = {"thing61", "thing70"}
+    for severity in (1, 2):
+        found = conditions(Condition("toy_noise", "image", severity))
+        for mask in (found.samples.present["image"], found.asked["image"]):
+            assert (~mask).nonzero().flatten().tolist() == [1, 10]
+        assert bool(found.asked["text"].all())
+    (skipped,) = conditions.skipped
+    assert (skipped.corruption, skipped.modality, skipped.items) == ("toy_noise", "image", 2)
+    assert "thing61, thing70 (OSError: cannot identify image file thing61.png)" in str(skipped)
+
+
+def test_missing_weights_leave_out_one_modality(conditions: Conditions, toy: Toy) -> None:
+    toy.missing = {"toy_words"}
+    grid = conditions.grid(["toy_noise", "toy_lost_words", "feature_noise"], severities=(1,))
+    assert {(c.corruption, c.modality) for c in grid if is_raw(c.corruption)} == {("toy_noise", "image")}
+    assert {c.modality for c in grid if c.corruption == "feature_noise"} == {"image", "text"}
+    (skipped,) = conditions.skipped
+    assert (skipped.corruption, skipped.modality, skipped.items) == ("", "text", 0)
+    assert "data.encoders: {text: toy_letters}" in skipped.reason
+
+
+def test_fill_encodes_what_is_missing_before_it_is_needed(conditions: Conditions, toy: Toy) -> None:
+    grid = conditions.grid(["toy_noise", "feature_noise"], severities=(1, 2))
+    conditions.fill(grid)
+    assert toy.encoded["toy_pictures"] == 4 + 2 * 30
+    toy.encoded.clear()
+    conditions.fill(grid)
+    for condition in grid:
+        conditions(condition)
+    assert toy.encoded == {}
+
+
+def test_raw_corruptions_need_raw_items(toy: Toy) -> None:
+    _, train, test = parts()
+    with pytest.raises(ValueError, match="need `raw`"):
+        Conditions(train, test, seed=0).grid(["toy_noise"])
