@@ -53,7 +53,7 @@ class RobustnessPage:
 
     def _draw(self) -> None:
         if self._direction.value is None:
-            text = "Robustness is not computed for these runs: `labkit run VARIANT --rerun` measures it."
+            text = "Robustness is not computed for these runs: `labkit robustness RUN` measures it."
             self._body.objects = [notice(text)]
             return
         source, target = self._direction.value.split(" → ")

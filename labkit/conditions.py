@@ -50,6 +50,11 @@ class Condition:
     severity: int
     draw: int = 0
 
+    @property
+    def curve(self) -> tuple[str, str]:
+        """What has one curve over the severities: corruption and modality."""
+        return self.corruption, self.modality
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -122,6 +127,7 @@ class Conditions:
         self._context = corruptions.context(train)
         self._skipped: dict[tuple[str, str], Skipped] = {}
         self._unreadable: dict[tuple[str, str], dict[str, str]] = {}
+        self._filled: set[Condition] = set()
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -166,7 +172,7 @@ class Conditions:
             return
         lacking = []
         for c in grid:
-            if is_raw(c.corruption):
+            if is_raw(c.corruption) and c not in self._filled:
                 keys = self._keys(c.modality)
                 n = self._raw.missing(c.corruption, c.modality, keys, severity=c.severity, seed=c.draw)
                 lacking += [(c, keys, n)] if n else []

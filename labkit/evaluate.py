@@ -1,4 +1,4 @@
-"""Evaluation of a fitted aligner on the test samples: every registered metric, with intervals, clean and corrupted.
+"""Evaluation of a fitted aligner on the test samples: every metric and task, with intervals, clean and corrupted.
 
 Intervals of means and medians are bootstraps over caption groups; other statistics (CKA, Procrustes, ...) get a
 delete-a-group-fold jackknife. Curves use the same samples at every severity, so differences are paired.
@@ -13,19 +13,21 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from labkit import stats
 from labkit.conditions import Condition, Conditions, Skipped
 from labkit.config import EvaluationConfig
 from labkit.encoders.raw_features import RawFeatures
-from labkit.metrics import METRICS, Metric
+from labkit.metrics import METRICS, Metric, tasks
+from labkit.metrics.absent import neutral, substitute
+from labkit.metrics.tasks import TASKS, Judge
 from labkit.types import Aligner, Embeddings, Score
 
 CURVE_METRICS = ("recall_at_10", "mrr")
 FIELD_OF_CURVES = "recall_at_10"
+# of what is stored per sample under corruptions, too
+FIELDS_OF_CURVES = (FIELD_OF_CURVES, "fused_recall_at_10", "linear_probe_accuracy")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def evaluate(
     *,
     seed: int,
     raw: RawFeatures | None = None,
+    validation: Embeddings | None = None,
 ) -> Evaluation:
     """Measure `aligner` on `test`.
 
@@ -61,6 +64,7 @@ def evaluate(
         config: corruptions and number of resamples.
         seed: of corruptions of features, and of resamples.
         raw: the test samples' raw items; needed where `config` names corruptions of them.
+        validation: raw validation samples, for the hyper-parameters of the tasks, which are left out without.
 
     Raises:
         UnknownNameError: no such corruption.
@@ -68,14 +72,30 @@ def evaluate(
     """
     collected = _Collector(test, config.bootstrap, seed)
     shared = aligner.embed(test).to("cpu")
+    fitted = [] if validation is None else judges(aligner, train, validation)
     for name in METRICS.names():
         for score in _with_intervals(cast("Metric", METRICS.get(name)), shared, test, collected):
             collected.add(score, corruption="none", severity=0, corrupted="", corruption_seed=0)
+    for judge in fitted:
+        for score in judge(shared):
+            collected.add(collected.bootstrapped(score), corruption="none", severity=0, corrupted="", corruption_seed=0)
     conditions = Conditions(train, test, seed=seed, raw=raw)
     grid = conditions.grid(config.corruptions, draws=config.corruption_seeds)
     if grid:
-        _curves(aligner, train, conditions, grid, collected)
+        _curves(aligner, train, conditions, grid, fitted, collected)
     return collected.result(conditions.skipped)
+
+
+def judges(aligner: Aligner, train: Embeddings, validation: Embeddings) -> list[Judge]:
+    """Every registered task, fitted on clean samples in the shared space of `aligner`.
+
+    Args:
+        aligner: fitted.
+        train: raw training samples.
+        validation: raw validation samples.
+    """
+    trained, validated = (aligner.embed(part).to("cpu") for part in (train, validation))
+    return [tasks.fit(name, trained, validated) for name in TASKS.names()]
 
 
 def curves(
@@ -86,6 +106,7 @@ def curves(
     *,
     resamples: int,
     seed: int,
+    fitted: Sequence[Judge] = (),
 ) -> Evaluation:
     """Measure `aligner` under some conditions alone, as `evaluate` does.
 
@@ -96,61 +117,50 @@ def curves(
         grid: which of them; all draws of a severity, as per-sample values are means over the draws.
         resamples: of each interval.
         seed: of the run.
+        fitted: the tasks that are measured beside retrieval, as from `judges`.
     """
     collected = _Collector(conditions.test, resamples, seed)
-    _curves(aligner, train, conditions, grid, collected)
+    _curves(aligner, train, conditions, grid, fitted, collected)
     return collected.result(conditions.skipped)
 
 
-def substitute(shared: Embeddings, pair: tuple[str, str], neutral: dict[str, Tensor]) -> Embeddings:
-    """Two modalities made complete: an absent item is stood in for by the sample's other modalities.
-
-    The stand-in is the normalized mean of the sample's present embeddings outside the pair (the other side of the
-    question would give the answer away); where there is none, the mean training embedding, which says nothing about
-    the sample.
-
-    Args:
-        shared: embedded samples, some with absent items.
-        pair: the modality that asks and the one that is searched, in either order.
-        neutral: modality -> mean embedding `[d]` of the training samples.
-    """
-    total = torch.zeros_like(shared.z[pair[0]])
-    for m in shared.modalities:
-        if m not in pair:
-            total = total + shared.z[m] * shared.present[m][:, None]
-    known = total.norm(dim=1, keepdim=True) > 0
-    z = {}
-    for m in pair:
-        stand_in = torch.where(known, F.normalize(total, dim=1), neutral[m].expand_as(total))
-        z[m] = torch.where(shared.present[m][:, None], shared.z[m], stand_in)
-    complete = {m: torch.ones_like(shared.present[m]) for m in pair}
-    return shared.select(pair).with_z(z, complete)
-
-
 def _curves(
-    aligner: Aligner, train: Embeddings, conditions: Conditions, grid: Sequence[Condition], collected: _Collector
+    aligner: Aligner,
+    train: Embeddings,
+    conditions: Conditions,
+    grid: Sequence[Condition],
+    fitted: Sequence[Judge],
+    collected: _Collector,
 ) -> None:
-    trained = aligner.embed(train).to("cpu")
-    neutral = {m: trained.z[m][trained.present[m]].mean(dim=0) for m in trained.modalities}
+    uninformed = neutral(aligner.embed(train).to("cpu"))
     conditions.fill(grid)
     for condition in grid:
         corrupted = conditions(condition)
         shared = aligner.embed(corrupted.samples).to("cpu")
         counted = {m: mask.cpu() for m, mask in corrupted.asked.items()}
-        for other in shared.modalities:
-            if other == condition.modality:
-                continue
-            whole = substitute(shared, (condition.modality, other), neutral)
+        scores = _retrieval(shared, counted, condition.modality, uninformed)
+        scores += [score for judge in fitted for score in judge(shared, counted, involving=condition.modality)]
+        for score in scores:
+            collected.add(
+                collected.bootstrapped(score),
+                corruption=condition.corruption,
+                severity=condition.severity,
+                corrupted=condition.modality,
+                corruption_seed=condition.draw,
+            )
+
+
+def _retrieval(
+    shared: Embeddings, counted: dict[str, Tensor], corrupted: str, uninformed: dict[str, Tensor]
+) -> list[Score]:
+    """Retrieval between the corrupted modality and each other one."""
+    scores = []
+    for other in shared.modalities:
+        if other != corrupted:
+            whole = substitute(shared, (corrupted, other), uninformed)
             asked = whole.with_z(whole.z, {m: counted[m] for m in whole.modalities})
-            for metric in CURVE_METRICS:
-                for score in cast("Metric", METRICS.get(metric))(asked, asked):
-                    collected.add(
-                        collected.bootstrapped(score),
-                        corruption=condition.corruption,
-                        severity=condition.severity,
-                        corrupted=condition.modality,
-                        corruption_seed=condition.draw,
-                    )
+            scores += [s for metric in CURVE_METRICS for s in cast("Metric", METRICS.get(metric))(asked, asked)]
+    return scores
 
 
 def _with_intervals(metric: Metric, shared: Embeddings, raw: Embeddings, collected: _Collector) -> list[Score]:
@@ -193,8 +203,9 @@ class _Collector:
         self._fields: dict[str, list[dict[str, np.ndarray]]] = {}
 
     def bootstrapped(self, score: Score, statistic: Literal["mean", "median"] = "mean") -> Score:
-        """`score`, a statistic of its summands, with a bootstrap interval over caption groups."""
-        assert score.per_point is not None
+        """`score`, a statistic of its summands, with a bootstrap interval over caption groups; else as it is."""
+        if score.per_point is None:
+            return score
         interval = stats.bootstrap_interval(
             score.per_point.numpy(), self._groups, statistic=statistic, n_resamples=self._resamples, seed=self.seed
         )
@@ -221,7 +232,7 @@ class _Collector:
                 "chance": score.chance,
             }
         )
-        if score.per_point is None or (corruption != "none" and score.name != FIELD_OF_CURVES):
+        if score.per_point is None or (corruption != "none" and score.name not in FIELDS_OF_CURVES):
             return
         values = score.per_point.numpy().astype(np.float32)
         here = ~np.isnan(values)

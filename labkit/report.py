@@ -124,7 +124,8 @@ def _sections(store: Store, ids: list[str], scores: pd.DataFrame, fields: pd.Dat
         yield Section("Against the contrastive baseline", note, list(_versus(scores, fields, directions)))
     for corruption in sorted(set(scores["corruption"]) - {"none"}):
         curves = []
-        for source, target in directions:
+        corrupted = set(scores.loc[scores["corruption"] == corruption, "corrupted"])  # noise of pictures is of no words
+        for source, target in [pair for pair in directions if pair[0] in corrupted]:
             where = {"corrupted": source, "source": source, "target": target}
             drawn = views.robustness_curves(scores, metric=METRIC, corruption=corruption, **where)
             curves.append(Part("", drawn.opts(width=WIDTH, height=350, ylim=(0.0, top), backend="bokeh")))

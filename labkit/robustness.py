@@ -19,13 +19,13 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from labkit import data, samples, variants
+from labkit import samples, variants
 from labkit.conditions import HARDER, Condition, Conditions, Skipped, canonical, is_raw
 from labkit.config import RunConfig, parse
 from labkit.corruptions import raw as raw_corruptions
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
-from labkit.evaluate import FIELD_OF_CURVES, Evaluation, curves
+from labkit.evaluate import FIELD_OF_CURVES, Evaluation, curves, judges
 from labkit.run import FINAL, check_data, pick_device
 from labkit.store import Run
 
@@ -90,21 +90,28 @@ def measure(
     if not grid:
         raise ValueError(f"nothing to measure of run {run.id}: " + "; ".join(map(str, conditions.skipped)))
     there = _stored(run)
-    curve = lambda c: (c.corruption, c.modality)  # noqa: E731
     # a draw that is lacking brings all of its severity: per-sample values are means over the draws
-    short = {(*curve(c), c.severity) for c in grid if (*curve(c), c.severity, c.draw) not in there}
-    lacking = [c for c in grid if (*curve(c), c.severity) in short]
+    short = {(c.curve, c.severity) for c in grid if c not in there}
+    lacking = [c for c in grid if (c.curve, c.severity) in short]
     if lacking:
         aligner = variants.load(run.folder / "checkpoints" / "aligner")
+        fitted = judges(aligner, content.train, content.validation)
         conditions.fill(lacking)
-        parts = [list(part) for _, part in itertools.groupby(lacking, key=curve)]
+        parts = [list(part) for _, part in itertools.groupby(lacking, key=lambda c: c.curve)]
         for part in tqdm(parts, desc=f"curves of {run.id}", unit="curve", disable=len(parts) == 1):
             found = curves(
-                aligner, content.train, conditions, part, resamples=config.evaluation.bootstrap, seed=config.seed
+                aligner,
+                content.train,
+                conditions,
+                part,
+                resamples=config.evaluation.bootstrap,
+                seed=config.seed,
+                fitted=fitted,
             )
             _add(run, found)
         run.write_skipped(_skips(run, conditions.skipped, lacking))
-    return Measured(run.id, _table(run, grid), len(lacking), len(grid) - len(lacking), conditions.skipped)
+    measured = len(_stored(run).intersection(lacking))
+    return Measured(run.id, _table(run, grid), measured, len(grid) - len(lacking), conditions.skipped)
 
 
 def _content(run: Run) -> tuple[RunConfig, samples.Samples]:
@@ -151,7 +158,7 @@ def _chosen(
     """The corruptions to measure: those that were named, or all of raw items that fit some modality."""
     if names:
         return names
-    if config.data.dataset not in data.DATASETS:
+    if not samples.has_raw_items(config):
         raise ValueError(
             f"{config.data.dataset} has no raw items to corrupt: name corruptions of features, e.g. feature_noise"
         )
@@ -159,13 +166,15 @@ def _chosen(
     return tuple(name for name in raw_corruptions.names() if raw_corruptions.get(name).kind in kinds)
 
 
-def _stored(run: Run) -> set[tuple[str, str, int, int]]:
-    """(corruption, modality, severity, draw) of the rows that the run has."""
+def _stored(run: Run) -> set[Condition]:
+    """The conditions that the run has rows of."""
     rows = run.scores()[["corruption", "corrupted", "severity", "corruption_seed"]].drop_duplicates()
-    return {(str(c), str(m), int(s), int(d)) for c, m, s, d in rows.itertuples(index=False)}
+    return {Condition(str(c), str(m), int(s), int(d)) for c, m, s, d in rows.itertuples(index=False)}
 
 
 def _add(run: Run, found: Evaluation) -> None:
+    if found.scores.empty:  # not one item could be read
+        return
     # the field first: a row of scores says that a condition is done
     for metric, field in found.fields.items():
         run.write_field(metric, FINAL, field)
@@ -174,7 +183,7 @@ def _add(run: Run, found: Evaluation) -> None:
 
 def _skips(run: Run, now: Sequence[Skipped], measured: Sequence[Condition]) -> list[dict[str, Any]]:
     """What the run has to say of skipped items: what it said before, but for what has been measured since."""
-    done = {(c.corruption, c.modality) for c in measured} | {("", c.modality) for c in measured if is_raw(c.corruption)}
+    done = {c.curve for c in measured} | {("", c.modality) for c in measured if is_raw(c.corruption)}
     done |= {(one.corruption, one.modality) for one in now}
     before = [one for one in run.info.get("skipped", ()) if (one["corruption"], one["modality"]) not in done]
     return [*before, *(asdict(one) for one in now)]

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from labkit import __version__, conditions, data, project, samples, variants
-from labkit.config import RunConfig, parse
+from labkit.config import ConfigError, RunConfig, parse
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
 from labkit.evaluate import evaluate
@@ -41,12 +41,19 @@ def resolve(config: RunConfig) -> RunConfig:
 
     Raises:
         UnknownNameError: unknown data set, variant or corruption.
-        ConfigError: an option that the variant does not have or accept.
+        ConfigError: an option that the variant does not have or accept, an encoder without features, or a corruption
+            of raw items where there are none.
         ValueError: fewer modalities than the variant is defined for.
     """
     variant, dataset = variants.get(config.variant), samples.canonical(config.data.dataset)
     variant.check_modalities(config.data.modalities)
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
+    corrupted = tuple(map(conditions.canonical, config.evaluation.corruptions))
+    if (raw := [name for name in corrupted if conditions.is_raw(name)]) and not samples.has_raw_items(config):
+        raise ConfigError(
+            f"evaluation.corruptions names {', '.join(raw)}, but {dataset} has no raw items to corrupt; corrupt its "
+            "features instead, e.g. feature_noise"
+        )
     return config.model_copy(
         update={
             "data": config.data.model_copy(
@@ -60,9 +67,7 @@ def resolve(config: RunConfig) -> RunConfig:
             ),
             "variant": variant.name(),
             "options": options.model_dump(mode="json"),
-            "evaluation": config.evaluation.model_copy(
-                update={"corruptions": tuple(map(conditions.canonical, config.evaluation.corruptions))}
-            ),
+            "evaluation": config.evaluation.model_copy(update={"corruptions": corrupted}),
         }
     )
 
@@ -243,7 +248,15 @@ def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.d
     raw = None
     if any(map(conditions.is_raw, config.evaluation.corruptions)):
         raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=device)
-    measured = evaluate(aligner, content.train, content.test, config.evaluation, seed=config.seed, raw=raw)
+    measured = evaluate(
+        aligner,
+        content.train,
+        content.test,
+        config.evaluation,
+        seed=config.seed,
+        raw=raw,
+        validation=content.validation,
+    )
     for metric, field in measured.fields.items():
         run.write_field(metric, FINAL, field)
     run.write_scores(measured.scores, replace={})  # an interrupted attempt may have been made by other code

@@ -143,6 +143,12 @@ def encoder_names(config: RunConfig) -> dict[str, str]:
     return {m: config.data.encoders.get(m) or source.encoder_name(m) for m in config.data.modalities}
 
 
+def has_raw_items(config: RunConfig) -> bool:
+    """Whether the data set has pictures, sentences or sounds behind its features."""
+    known = config.data.dataset in data.DATASETS
+    return known and bool(data.dataset(config.data.dataset, config.data.options).digest())
+
+
 def data_root(config: RunConfig) -> str:
     """Folder that the item paths of `points` are relative to."""
     if config.data.dataset in data.DATASETS:

@@ -10,8 +10,9 @@ import torch
 
 from labkit import variants
 from labkit.config import EvaluationConfig
-from labkit.evaluate import CURVE_METRICS, FIELD_OF_CURVES, Evaluation, evaluate, substitute
+from labkit.evaluate import CURVE_METRICS, FIELD_OF_CURVES, Evaluation, evaluate
 from labkit.metrics import METRICS
+from labkit.metrics.absent import substitute
 from labkit.metrics.retrieval import recall_at_10
 from labkit.store import FIELD_COLUMNS, SCORE_COLUMNS
 from labkit.types import Embeddings

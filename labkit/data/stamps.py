@@ -78,20 +78,29 @@ class Stamps:
 
         Labels are the categories with at least 20 things; things of smaller ones have label -1.
 
+        Args:
+            modalities: which ones, in that order.
+            encoders: modality -> encoder, one of `encoder_names`; where not named, the first of them.
+
         Raises:
-            ValueError: no such modality.
+            ValueError: no such modality, or no features of it by that encoder.
             CorruptBundleError: a table or the features are missing or damaged.
         """
         chosen = [self._known(modality) for modality in (MODALITIES if modalities is None else modalities)]
         points = self.points()
         features = safetensors.torch.load(self._checked("features.safetensors"))
+        present = {m: features[f"present_{m}"] for m in chosen}
+        for modality, encoder in (encoders or {}).items():
+            file = self._features_file(modality, encoder)
+            if file and modality in chosen:
+                features[modality] = safetensors.torch.load(self._checked(file))[modality]
         counts = Counter(points["category"])
         names = sorted(name for name, count in counts.items() if count >= MIN_LABEL_COUNT)
         code = {name: i for i, name in enumerate(names)}
         return Embeddings(
             key=points["key"].to_numpy(dtype=str),
             z={m: features[m].float() for m in chosen},
-            present={m: features[f"present_{m}"] for m in chosen},
+            present=present,
             label=torch.tensor([code.get(category, -1) for category in points["category"]]),
             group=torch.as_tensor(points["group"].to_numpy(dtype=np.int64)),
             label_names=tuple(names),
@@ -155,11 +164,23 @@ class Stamps:
 
     def encoder_names(self, modality: str) -> tuple[str, ...]:
         """Encoders whose features of a modality are bundled."""
-        return (self.encoder_name(modality),)
+        more = self.manifest().get("more_encoders", {})
+        return self.encoder_name(modality), *(name for name in sorted(more) if modality in more[name]["modalities"])
 
     def digest(self) -> str:
         """Hash of the table of things, which has the keys, the captions and the hashes of all other items."""
         return str(self.manifest()["files"]["points.parquet"])
+
+    def _features_file(self, modality: str, encoder: str) -> str:
+        """File with an encoder's features of a modality, empty where it is that of all default features."""
+        known = self.encoder_names(modality)
+        if encoder not in known:
+            near = difflib.get_close_matches(encoder, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"stamps has no features of {modality!r} by the encoder {encoder!r}; {hint}it has {', '.join(known)}"
+            )
+        return "" if encoder == known[0] else str(self.manifest()["more_encoders"][encoder]["file"])
 
     def _rows(self, points: pd.DataFrame, keys: Sequence[str] | None) -> pd.DataFrame:
         if keys is None:

@@ -77,8 +77,9 @@ class Features:
                     shutil.rmtree(folder)
                 if not folder.exists():
                     self._make()
-                self._z = np.load(self._vectors, mmap_mode="r")
-                self._crc = np.load(self._sums, mmap_mode="r")
+                # plain views of the maps: rows of a memmap are slow to take
+                self._z = np.asarray(np.load(self._vectors, mmap_mode="r"))
+                self._crc = np.asarray(np.load(self._sums, mmap_mode="r"))
 
     def missing(self, index: Int[np.ndarray, " k"]) -> Int[np.ndarray, " m"]:
         """Those of the rows that are not there or damaged."""

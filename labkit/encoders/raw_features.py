@@ -33,7 +33,7 @@ from labkit.types import Embeddings
 SCHEMA = 1
 COMPARED = 4  # clean items that are encoded anew, to see whether the encoder is the one that made the features
 TOLERANCE = 1e-2  # relative difference; storage in float16 leaves 1e-3
-UNREADABLE = (OSError, ValueError, RuntimeError, ArithmeticError)  # what one damaged item may raise
+UNREADABLE = (OSError, ValueError, TypeError, RuntimeError, ArithmeticError)  # what one damaged item may raise
 
 
 class RawFeatures:

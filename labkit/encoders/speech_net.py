@@ -1,108 +1,121 @@
-"""The network of the small speech encoder: a log-mel spectrogram in, one vector out, whatever the clip's length.
+"""The network of the small speech encoder: pieces of a clip's cepstrogram are compared with a dictionary of pieces.
 
-Two strided convolutions leave 25 frames a second; residual bottlenecks of dilated convolutions see 2.3 s of sound; mean
-and standard deviation over the frames of the clip itself go through one linear layer. Normalization is per frame and
-padding is zeroed before every convolution, so that a clip's vector does not depend on what it is batched with.
+    clip -> log-mel -> 24 cepstra every 10 ms -> pieces of 50, 150 and 400 ms -> whitened, of unit length
+         -> cosine c to each of 512 atoms -> over the pieces: mean and root mean square of max(c - .2, 0), maximum of c
+         -> linear map to 384 features
+
+A clip goes through by itself, so its vector does not depend on what it is batched with.
+A. Coates, A. Ng, H. Lee, An analysis of single-layer networks in unsupervised feature learning, AISTATS 2011.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    import numpy as np
-    from jaxtyping import Bool, Float
+    from jaxtyping import Float
 
 RATE = 16_000
-WINDOW, HOP, BANDS = 400, 160, 64  # 25 ms every 10 ms
+WINDOW, HOP, BANDS, CEPSTRA = 400, 160, 64, 24  # 25 ms every 10 ms
 LOWEST_HZ = 20.0
-RANGE = 6.0  # decades of power below the loudest; what is fainter counts as silence
+DECADES = 6.0  # of power below the loudest; what is fainter counts as silence
 SILENT = -6.0  # log10 of a band's power at about -100 dB of full scale; fainter clips are silence
-DILATIONS = (1, 2, 4, 1, 2, 4)
+ATOMS, THRESHOLD, STATISTICS = 512, 0.2, 3
+FEATURES = 384
 
 
-def log_mel(wave: Float[np.ndarray, " n"]) -> Float[Tensor, "t b"]:
-    """Log power in 64 mel bands, from 0 (60 dB below the clip's loudest) to 2 (the loudest).
+class Scale(NamedTuple):
+    """Pieces of one length.
 
-    Loudness drops out, but for what recording it too faintly has cost. S. Stevens et al., JASA 8, 1937 (mel).
+    Attributes:
+        frames: of a piece.
+        stride: frames from a piece to the next.
+        components: principal components of a piece.
     """
-    x = torch.from_numpy(wave)
-    spectrum = torch.stft(x, WINDOW, HOP, window=torch.hann_window(WINDOW), center=False, return_complex=True)
-    power = (_mel_bank() @ spectrum.abs().square()).clamp(min=1e-12).log10()
-    return ((power - power.max().clamp(min=SILENT) + RANGE).clamp(min=0.0) / (RANGE / 2)).T
+
+    frames: int
+    stride: int
+    components: int
 
 
-def padded(mels: Sequence[Float[Tensor, "_ b"]]) -> tuple[Float[Tensor, "n t b"], Bool[Tensor, "n t"]]:
-    """Spectrograms of different lengths as one tensor, and which frames are theirs."""
-    lengths = torch.tensor([len(mel) for mel in mels])
-    there = torch.arange(int(lengths.max()))[None] < lengths[:, None]
-    return nn.utils.rnn.pad_sequence(list(mels), batch_first=True), there
+SCALES = (Scale(5, 2, 48), Scale(15, 3, 96), Scale(40, 4, 128))
 
 
 class SpeechNet(nn.Module):
-    """Log-mel spectrograms to vectors.
+    """Cepstrograms to vectors; made of tensors that `tools/train_speech_encoder.py` learns."""
 
-    Args:
-        dim: length of a vector.
-        width: channels.
-        dropout: share of the activations dropped in training.
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(_Dictionary(scale) for scale in SCALES)
+        self.register_buffer("center", torch.zeros(STATISTICS * ATOMS * len(SCALES)))
+        self.register_buffer("readout", torch.zeros(STATISTICS * ATOMS * len(SCALES), FEATURES))
+        self.requires_grad_(False)
+
+    def forward(self, cepstrogram: Float[Tensor, "t c"]) -> Float[Tensor, " d"]:
+        """The vector of one clip."""
+        return (self.responses(cepstrogram) - self.center) @ self.readout
+
+    def responses(self, cepstrogram: Float[Tensor, "t c"]) -> Float[Tensor, " r"]:
+        """How the atoms of all scales answer to one clip."""
+        return torch.cat([scale(cepstrogram) for scale in self.scales])
+
+
+class _Dictionary(nn.Module):
+    def __init__(self, scale: Scale) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mean", torch.zeros(scale.frames * CEPSTRA))
+        self.register_buffer("whiten", torch.zeros(scale.frames * CEPSTRA, scale.components))
+        self.register_buffer("atoms", torch.zeros(ATOMS, scale.components))
+
+    def forward(self, cepstrogram: Tensor) -> Tensor:
+        cosine = self.white(pieces(cepstrogram, self.scale)) @ self.atoms.T
+        active = (cosine - THRESHOLD).clamp(min=0.0)
+        return torch.cat([active.mean(dim=0), active.square().mean(dim=0).sqrt(), cosine.amax(dim=0)])
+
+    def white(self, found: Float[Tensor, "p f"]) -> Float[Tensor, "p k"]:
+        """Pieces in whitened coordinates, of unit length."""
+        return nn.functional.normalize((found - self.mean) @ self.whiten, dim=1)
+
+
+def pieces(cepstrogram: Float[Tensor, "t c"], scale: Scale) -> Float[Tensor, "p f"]:
+    """All pieces of a cepstrogram; a shorter one is followed by silence."""
+    missing = scale.frames - len(cepstrogram)
+    filled = nn.functional.pad(cepstrogram, (0, 0, 0, max(missing, 0)))
+    return filled.unfold(0, scale.frames, scale.stride).flatten(start_dim=1)
+
+
+class Cepstra(nn.Module):
+    """Waveforms to cepstrograms: the discrete cosine transform of log power in 64 mel bands.
+
+    Log power is in units of three decades, from 60 dB below the clip's loudest up, so that silence is zero and loudness
+    drops out, but for what recording too faintly has cost. S. Davis, P. Mermelstein, IEEE TASSP 28(4), 1980.
     """
 
-    def __init__(self, dim: int = 512, width: int = 192, dropout: float = 0.1) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv1d(BANDS, width, 5, stride=2, padding=2)
-        self.second = nn.Conv1d(width, width, 3, stride=2, padding=1)
-        self.blocks = nn.ModuleList(_Block(width, dilation, dropout) for dilation in DILATIONS)
-        self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(2 * width, dim)
+        band, order = torch.arange(BANDS), torch.arange(CEPSTRA)
+        cosines = torch.cos(math.pi / BANDS * (band[:, None] + 0.5) * order) * math.sqrt(2.0 / BANDS)
+        self.register_buffer("cosines", cosines, persistent=False)
+        self.register_buffer("bank", _mel_bank(), persistent=False)
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
 
-    def forward(self, mel: Float[Tensor, "n t b"], there: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
-        """Vectors of the spectrograms, whose frames are those `there`."""
-        mask = there[..., None].to(mel.dtype)
-        x = nn.functional.gelu(_along_time(self.first, mel * mask))
-        mask = mask[:, ::2]
-        x = _along_time(self.second, x * mask)
-        mask = mask[:, ::2]
-        for block in self.blocks:
-            x = x + block(x, mask)
-        x = self.norm(x)
-        count = mask.sum(dim=1)
-        mean = (x * mask).sum(dim=1) / count
-        variance = ((x - mean[:, None]).square() * mask).sum(dim=1) / count
-        return self.out(self.dropout(torch.cat([mean, (variance + 1e-5).sqrt()], dim=1)))
+    def forward(self, wave: Float[Tensor, " n"]) -> Float[Tensor, "t c"]:
+        """Cepstra every 10 ms."""
+        spectrum = torch.stft(wave, WINDOW, HOP, window=self.window, center=False, return_complex=True)
+        power = (self.bank @ spectrum.abs().square()).clamp(min=1e-12).log10()
+        above = (power - power.amax().clamp(min=SILENT) + DECADES).clamp(min=0.0)
+        return (above / (DECADES / 2)).T @ self.cosines
 
 
-class _Block(nn.Module):
-    def __init__(self, width: int, dilation: int, dropout: float) -> None:
-        super().__init__()
-        half = width // 2
-        self.norm = nn.LayerNorm(width)
-        self.down = nn.Linear(width, half)
-        self.mix = nn.Conv1d(half, half, 5, padding=2 * dilation, dilation=dilation)
-        self.up = nn.Linear(half, width)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        hidden = nn.functional.gelu(self.down(self.norm(x))) * mask
-        return self.dropout(self.up(nn.functional.gelu(_along_time(self.mix, hidden))))
-
-
-def _along_time(convolution: nn.Conv1d, x: Tensor) -> Tensor:
-    return convolution(x.transpose(1, 2)).transpose(1, 2)
-
-
-@functools.cache
-def _mel_bank() -> Tensor:
-    """Triangles of unit sum between points evenly spaced in mel [bands, bins]."""
-    highest = 2595.0 * torch.log10(torch.tensor(1.0 + RATE / 2 / 700.0))
-    lowest = 2595.0 * torch.log10(torch.tensor(1.0 + LOWEST_HZ / 700.0))
-    points = 700.0 * (10.0 ** (torch.linspace(float(lowest), float(highest), BANDS + 2) / 2595.0) - 1.0)
+def _mel_bank() -> Float[Tensor, "b f"]:
+    """Triangles of unit sum between points evenly spaced in mel. S. Stevens et al., JASA 8, 1937."""
+    low, high = (2595.0 * math.log10(1.0 + hertz / 700.0) for hertz in (LOWEST_HZ, RATE / 2))
+    points = 700.0 * (10.0 ** (torch.linspace(low, high, BANDS + 2) / 2595.0) - 1.0)
     bins = torch.linspace(0.0, RATE / 2, WINDOW // 2 + 1)
     rising = (bins - points[:-2, None]) / (points[1:-1] - points[:-2])[:, None]
     falling = (points[2:, None] - bins) / (points[2:] - points[1:-1])[:, None]

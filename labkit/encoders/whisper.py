@@ -43,9 +43,7 @@ class WhisperBase:
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         small = [weights_path(PARTS[0], f"data/{file}", REQUIREMENTS) for file in ("config.json", "vocabulary.txt")]
-        halves = [
-            weights_path(part, f"data/model.bin.part{i}", REQUIREMENTS) for i, part in enumerate(PARTS, start=1)
-        ]
+        halves = [weights_path(part, f"data/model.bin.part{i}", REQUIREMENTS) for i, part in enumerate(PARTS, start=1)]
         try:
             import ctranslate2  # pyright: ignore[reportMissingImports]  (needs encoders-whisper.txt)
         except ImportError as error:
@@ -85,9 +83,7 @@ class WhisperBase:
         Raises:
             TypeError, ValueError: no mono float32 waveform of at least 25 ms; see `labkit.encoders.audio.checked`.
         """
-        return in_batches(
-            checked(items), self._forward, dim=self.dim, batch_size=batch_size, label="encoding speech"
-        )
+        return in_batches(checked(items), self._forward, dim=self.dim, batch_size=batch_size, label="encoding speech")
 
     def _forward(self, waves: Sequence[np.ndarray]) -> Tensor:
         return torch.stack([self._one(wave) for wave in waves])

@@ -4,7 +4,7 @@
 
 A raw corruption is a `Raw` registered in `RAW`: what it does to one item, and how strongly at each severity. What is
 drawn depends on the seed and on the key of the item alone, never on its severity, its neighbors or their order, so that
-a sample's curve is one story, every variant sees the same bits, and an interrupted computation goes on to the same ones.
+a sample's curve is one story, every variant sees the same bits, and an interrupted computation goes on to the same.
 """
 
 from __future__ import annotations
