@@ -39,9 +39,13 @@ def test_absent_items_give_zero_rows():
     torch.testing.assert_close(z.z["text"][1], bundled.z["text"][owl], atol=2e-4, rtol=1e-3)
 
 
-def test_wrong_modalities_are_named():
-    with pytest.raises(ValueError, match=r"'speech_fr'.*whisper_base.*not part of labkit"):
+def test_an_encoder_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(Stamps, "encoder_name", lambda self, modality: "hubert")
+    with pytest.raises(ValueError, match=r"'speech_fr'.*'hubert'.*not part of labkit"):
         encode_dataset("stamps", ("speech_fr",))
+
+
+def test_wrong_modalities_are_named():
     with pytest.raises(ValueError, match="no modality 'video'"):
         encode_dataset("stamps", ("video",))
     batch = Stamps().batch(["animals/birds/duck"], ("text",))

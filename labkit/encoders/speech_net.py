@@ -1,6 +1,6 @@
 """The network of the small speech encoder: pieces of a clip's cepstrogram are compared with a dictionary of pieces.
 
-    clip -> log-mel -> 24 cepstra every 10 ms -> pieces of 50, 150 and 400 ms -> whitened, of unit length
+    clip -> mel bands -> 24 root cepstra every 10 ms -> pieces of 50, 150 and 400 ms -> whitened, of unit length
          -> cosine c to each of 512 atoms -> over the pieces: mean and root mean square of max(c - .2, 0), maximum of c
          -> linear map to 384 features
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 RATE = 16_000
 WINDOW, HOP, BANDS, CEPSTRA = 400, 160, 64, 24  # 25 ms every 10 ms
 LOWEST_HZ = 20.0
-DECADES = 6.0  # of power below the loudest; what is fainter counts as silence
-SILENT = -6.0  # log10 of a band's power at about -100 dB of full scale; fainter clips are silence
+ROOT = 0.25
+SILENT = 1e-6  # power of the loudest band of a sound at about -100 dB of full scale; fainter clips are silence
 ATOMS, THRESHOLD, STATISTICS = 512, 0.2, 3
 FEATURES = 384
 
@@ -48,9 +48,12 @@ SCALES = (Scale(5, 2, 48), Scale(15, 3, 96), Scale(40, 4, 128))
 class SpeechNet(nn.Module):
     """Cepstrograms to vectors; made of tensors that `tools/train_speech_encoder.py` learns."""
 
+    center: Tensor
+    readout: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(_Dictionary(scale) for scale in SCALES)
+        self.scales = nn.ModuleList(Dictionary(scale) for scale in SCALES)
         self.register_buffer("center", torch.zeros(STATISTICS * ATOMS * len(SCALES)))
         self.register_buffer("readout", torch.zeros(STATISTICS * ATOMS * len(SCALES), FEATURES))
         self.requires_grad_(False)
@@ -64,7 +67,17 @@ class SpeechNet(nn.Module):
         return torch.cat([scale(cepstrogram) for scale in self.scales])
 
 
-class _Dictionary(nn.Module):
+class Dictionary(nn.Module):
+    """Atoms of one scale.
+
+    Args:
+        scale: of the pieces.
+    """
+
+    mean: Tensor
+    whiten: Tensor
+    atoms: Tensor
+
     def __init__(self, scale: Scale) -> None:
         super().__init__()
         self.scale = scale
@@ -72,7 +85,8 @@ class _Dictionary(nn.Module):
         self.register_buffer("whiten", torch.zeros(scale.frames * CEPSTRA, scale.components))
         self.register_buffer("atoms", torch.zeros(ATOMS, scale.components))
 
-    def forward(self, cepstrogram: Tensor) -> Tensor:
+    def forward(self, cepstrogram: Float[Tensor, "t c"]) -> Float[Tensor, " r"]:
+        """Statistics of the answers of the atoms to all pieces."""
         cosine = self.white(pieces(cepstrogram, self.scale)) @ self.atoms.T
         active = (cosine - THRESHOLD).clamp(min=0.0)
         return torch.cat([active.mean(dim=0), active.square().mean(dim=0).sqrt(), cosine.amax(dim=0)])
@@ -90,11 +104,16 @@ def pieces(cepstrogram: Float[Tensor, "t c"], scale: Scale) -> Float[Tensor, "p 
 
 
 class Cepstra(nn.Module):
-    """Waveforms to cepstrograms: the discrete cosine transform of log power in 64 mel bands.
+    """Waveforms to cepstrograms: the discrete cosine transform of the fourth root of power in 64 mel bands.
 
-    Log power is in units of three decades, from 60 dB below the clip's loudest up, so that silence is zero and loudness
-    drops out, but for what recording too faintly has cost. S. Davis, P. Mermelstein, IEEE TASSP 28(4), 1980.
+    Power is relative to the clip's loudest band and frame, so that loudness drops out, but for what recording too
+    faintly has cost. Roots leave faint noise faint, where logarithms raise it to the level of speech. J. Lim, Spectral
+    root homomorphic deconvolution system, IEEE TASSP 27(3), 1979.
     """
+
+    cosines: Tensor
+    bank: Tensor
+    window: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,9 +126,8 @@ class Cepstra(nn.Module):
     def forward(self, wave: Float[Tensor, " n"]) -> Float[Tensor, "t c"]:
         """Cepstra every 10 ms."""
         spectrum = torch.stft(wave, WINDOW, HOP, window=self.window, center=False, return_complex=True)
-        power = (self.bank @ spectrum.abs().square()).clamp(min=1e-12).log10()
-        above = (power - power.amax().clamp(min=SILENT) + DECADES).clamp(min=0.0)
-        return (above / (DECADES / 2)).T @ self.cosines
+        power = self.bank @ spectrum.abs().square()
+        return ((power / power.amax().clamp(min=SILENT)) ** ROOT).T @ self.cosines
 
 
 def _mel_bank() -> Float[Tensor, "b f"]:

@@ -7,6 +7,9 @@ another split). Nothing here loads torch.
 from .association import Correlation, common_repeats, correlation
 from .board import compare, leaderboard
 from .budget import budget_scores, budget_table
+from .curve_samples import failure_shares, first_failures, levels_over_samples, numbers_over_samples, sample_curves
+from .curve_tests import compare_numbers, compare_samples, rises
+from .curves import curve_levels, curve_numbers, effective_robustness, seed_curves, summarize_numbers
 from .differences import (
     PairedDifference,
     TTest,
@@ -36,24 +39,37 @@ __all__ = [
     "cohen_dz",
     "common_repeats",
     "compare",
+    "compare_numbers",
+    "compare_samples",
     "corrected_t_test",
     "correlation",
     "crossed_bootstrap",
+    "curve_levels",
+    "curve_numbers",
     "decide",
+    "effective_robustness",
+    "failure_shares",
+    "first_failures",
     "friedman",
     "holm",
     "jackknife_interval",
     "leaderboard",
     "level_differences",
+    "levels_over_samples",
     "method_column",
     "minimum_detectable_effect",
     "nemenyi",
+    "numbers_over_samples",
     "p_values",
     "paired_difference",
     "per_seed",
     "rank_comparison",
+    "rises",
+    "sample_curves",
+    "seed_curves",
     "seed_interval",
     "slopes_over",
+    "summarize_numbers",
     "trend",
     "without_parts",
 ]

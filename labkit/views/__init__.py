@@ -21,6 +21,7 @@ from .leaderboard import leaderboard_plot
 from .levels import association_plot, level_curves, level_panels, level_table
 from .manifolds import manifold, manifold_frame, pair_links
 from .pictures import contact_sheet, coupling_matrix, thumbnail_map
+from .robustness_plots import failure_histogram, robustness_overview, robustness_panels
 from .topology import barcode, persistence_diagram
 from .transport import against_size, clouds, plan_lines
 
@@ -40,6 +41,7 @@ __all__ = [
     "error_curves",
     "estimate_against_truth",
     "failure_heatmap",
+    "failure_histogram",
     "leaderboard_plot",
     "level_curves",
     "level_panels",
@@ -52,6 +54,8 @@ __all__ = [
     "persistence_diagram",
     "plan_lines",
     "robustness_curves",
+    "robustness_overview",
+    "robustness_panels",
     "thumbnail_map",
     "training_curve",
     "unpaired_measures",

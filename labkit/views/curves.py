@@ -6,6 +6,7 @@ runs (seeds) of one variant. Clean scores are severity 0 of the same directions,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import holoviews as hv
@@ -76,15 +77,7 @@ def robustness_curves(
     """
     where = {"corrupted": corrupted, "source": source, "target": target}
     table = curve_table(scores, metric=metric, corruption=corruption, **where)
-    order = _ordered(table, scores, metric)
-    colors = variant_colors(order)
-    bands, lines, dots = [], [], []
-    for i, variant in enumerate(order):
-        rows = table[table["variant"] == variant]
-        bands.append(_band(rows, colors[variant]))
-        lines.append(_line(rows, variant, colors[variant], _DASHES[i // 8 % len(_DASHES)]))
-        dots.append(_dots(rows, colors[variant], _MARKERS[i % len(_MARKERS)]))
-    overlay = hv.Overlay([*bands, *_chance(table), *lines, *dots])
+    overlay = curve_overlay(table, _ordered(table, scores, metric))
     title = f"{words(metric)} under {words(corruption)}{_scope(where)}\n{_sizes(table)}"
     last = table["severity"].max()
     axes: dict[str, object] = {
@@ -95,6 +88,24 @@ def robustness_curves(
     }
     overlay = both(overlay, bokeh=axes, mpl=axes)
     return framed(overlay, title=title, size=(760, 420), legend="right")
+
+
+def curve_overlay(table: pd.DataFrame, order: Sequence[str]) -> hv.Overlay:
+    """Bands below lines below dots, one of each per variant, and chance as a dashed line.
+
+    Args:
+        table: as from `curve_table`.
+        order: of the legend; a variant looks the same whichever of the others the table has.
+    """
+    colors = variant_colors(order)
+    bands, lines, dots = [], [], []
+    for i, variant in enumerate(order):
+        rows = table[table["variant"] == variant]
+        if len(rows):
+            bands.append(_band(rows, colors[variant]))
+            lines.append(_line(rows, variant, colors[variant], _DASHES[i // 8 % len(_DASHES)]))
+            dots.append(_dots(rows, colors[variant], _MARKERS[i % len(_MARKERS)]))
+    return hv.Overlay([*bands, *_chance(table), *lines, *dots])
 
 
 def training_curve(history: pd.DataFrame) -> hv.Layout:

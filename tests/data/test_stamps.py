@@ -177,6 +177,40 @@ def test_unknown_names_are_answered_with_the_nearest():
         data.load("stamp")
 
 
+def test_features_of_another_encoder_are_read_where_they_are_named():
+    stamps = Stamps()
+    assert stamps.encoder_names("speech_fr") == ("whisper_base", "speech_small")
+    assert stamps.encoder_names("image") == ("efficientnet_lite0",)
+    usual = stamps.load()
+    other = stamps.load(encoders={"speech_fr": "speech_small", "speech_es": "whisper_base"})
+    assert other.z["speech_fr"].shape == (950, 384)
+    for modality in ("image", "text", "speech_es"):
+        assert torch.equal(other.z[modality], usual.z[modality])
+    for modality in MODALITIES:
+        assert torch.equal(other.present[modality], usual.present[modality])
+    alone = stamps.load(("text",), encoders={"speech_fr": "speech_small"})
+    assert alone.modalities == ("text",)
+
+
+def test_features_that_are_not_bundled_are_refused():
+    with pytest.raises(ValueError, match=r"'speech_fr' by the encoder 'speech_smal'; did you mean 'speech_small'\?"):
+        Stamps().load(encoders={"speech_fr": "speech_smal"})
+    with pytest.raises(ValueError, match=r"'image' by the encoder 'speech_small'; it has efficientnet_lite0"):
+        Stamps().load(encoders={"image": "speech_small"})
+    with pytest.raises(ValueError, match="no modality 'sound'"):
+        Stamps().load(encoders={"sound": "speech_small"})
+
+
+def test_damaged_features_of_another_encoder_are_named_and_spare_the_usual(copy):
+    name = "features-speech_small.safetensors"
+    with pytest.raises(CorruptBundleError, match=rf"{name} cannot be read.*git checkout -- "):
+        copy.load(encoders={"speech_fr": "speech_small"})
+    (copy.folder / name).write_bytes((BUNDLE / name).read_bytes()[:-100])
+    with pytest.raises(CorruptBundleError, match=rf"{name} is damaged.*git checkout -- "):
+        copy.load(encoders={"speech_fr": "speech_small"})
+    assert len(copy.load()) == 950
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_truncated_table_is_named_with_the_remedy(copy, name):
     path = copy.folder / name

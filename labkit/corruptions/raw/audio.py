@@ -27,7 +27,7 @@ FRAME = RATE // 50  # 20 ms
 ACTIVE_DB = 30.0
 DROPOUT = RATE // 20  # 50 ms, a lost packet
 STEPS = 2**15  # of a 16-bit recorder, to full scale
-SNR = (math.inf, 20.0, 12.0, 6.0, 0.0, -6.0)
+SNR = (math.inf, 20.0, 15.0, 10.0, 5.0, 0.0)  # the series of ETSI's Aurora data
 
 
 @raw("white_noise", kind="audio", levels=SNR, unit="dB of SNR in the active part")
@@ -84,7 +84,7 @@ def time_masking(wave: Wave, share: float, generator: np.random.Generator) -> Wa
     return _bounded(masked)
 
 
-@raw("speed", kind="audio", levels=(1.0, 1.1, 1.25, 1.5, 1.75, 2.0), unit="times as fast")
+@raw("speed", kind="audio", levels=(1.0, 1.06, 1.12, 1.25, 1.4, 1.6), unit="times as fast")
 def speed(wave: Wave, factor: float, generator: np.random.Generator) -> Wave:
     """Faster and higher, as a tape: the clip is resampled to 1/factor of its length."""
     del generator
@@ -92,7 +92,7 @@ def speed(wave: Wave, factor: float, generator: np.random.Generator) -> Wave:
     return _bounded(signal.resample_poly(wave.astype(np.float64), ratio.denominator, ratio.numerator))
 
 
-@raw("gain", kind="audio", levels=(0.0, -10.0, -20.0, -30.0, -40.0, -50.0), unit="dB of gain before 16-bit storage")
+@raw("gain", kind="audio", levels=(0.0, -20.0, -30.0, -40.0, -50.0, -60.0), unit="dB of gain before 16-bit storage")
 def gain(wave: Wave, decibel: float, generator: np.random.Generator) -> Wave:
     """Recorded too quietly: fainter, then rounded to 16 bits, without which an encoder could undo it."""
     del generator
