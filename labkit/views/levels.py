@@ -6,6 +6,7 @@ Levels stand at equal distances, in order: many axes are powers, some are words.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import holoviews as hv
 import pandas as pd
@@ -194,9 +195,9 @@ def _line(
 
 def _order(level: object) -> tuple[bool, float, int, str]:
     """Numbers by size, words by the number of their parts (`image+text`), then by name."""
-    number = isinstance(level, (int, float))
+    number = isinstance(level, Real)  # NumPy's integers are no int
     return not number, float(level) if number else 0.0, str(level).count("+"), str(level)  # type: ignore[arg-type]
 
 
 def _word(level: object) -> str:
-    return f"{level:g}" if isinstance(level, (int, float)) else str(level)
+    return f"{float(level):g}" if isinstance(level, Real) else str(level)

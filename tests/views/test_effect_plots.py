@@ -191,6 +191,13 @@ def test_words_as_levels_stand_by_their_number_of_parts(scores: pd.DataFrame) ->
     np.testing.assert_allclose(part(drawn, hv.Curve)[0].data["value"], [0.215, 0.015, 0.415])
 
 
+def test_whole_numbers_stand_by_size(scores: pd.DataFrame) -> None:
+    scores["training.batch_size"] = scores["data.pairs"].map({1.0: 128, 0.1: 64, 0.5: 512})
+    drawn = views.level_curves(scores, axis="training.batch_size", metric="mrr", by="variant")
+    ticks = hv.render(drawn, backend="matplotlib").axes[0].get_xticklabels()
+    assert [t.get_text() for t in ticks] == ["64", "128", "512"]
+
+
 def test_association_states_its_correlation() -> None:
     rng = np.random.default_rng(0)
     x = pd.DataFrame(np.arange(8) + 0.1 * rng.normal(size=(3, 8)), columns=list("abcdefgh"))
