@@ -83,7 +83,7 @@ def triangle_area(
     Formula: (|u|^2 |w|^2 - (u.w)^2) / 2 with u = a_i - b_j and w = a_i - c_j, of unit vectors (normalized inside).
 
     Source:
-        Grassucci, Cicchetti, Comminiello 2025 (TRIANGLE, NeurIPS); the area is squared as in the authors' code.
+        Cicchetti et al. 2025 (TRIANGLE, arXiv:2509.24734); the area is squared as in the authors' code.
     """
     x, y, z = (F.normalize(v, dim=1) for v in (anchor, second, third))
     to_y, to_z, between = x @ y.T, x @ z.T, (y * z).sum(dim=1)
@@ -111,7 +111,7 @@ def triangle(
         ValueError: the modalities are not matrices of one shape with two or more rows.
 
     Source:
-        Grassucci, Cicchetti, Comminiello 2025 (TRIANGLE, NeurIPS); the area is squared as in the authors' code.
+        Cicchetti et al. 2025 (TRIANGLE, arXiv:2509.24734); the area is squared as in the authors' code.
     """
     third = -y if z is None else z
     for other in (y, third):

@@ -24,7 +24,7 @@ from labkit.variants._tuples import Matched, MatchedOptions
 
 @VARIANTS.register("triangle")
 class Triangle(Matched):
-    """Areas and matching; three or more modalities. Source: Grassucci, Cicchetti, Comminiello 2025 (NeurIPS)."""
+    """Areas and matching; three or more modalities. Source: Cicchetti et al. 2025, arXiv:2509.24734."""
 
     Options: ClassVar[type[Options]] = MatchedOptions
     search = Matched.search | {"temperature": (0.05, 0.1, 0.2)}

@@ -81,7 +81,9 @@ def verdict_plot(table: pd.DataFrame, *, correlations: bool = False) -> hv.Overl
     names = rows["id"] + " (" + rows["expect"] + ")"
     rows = rows.assign(color=rows["verdict"].map(VERDICT), name=names)
     counts = ", ".join(f"{n} {v}" for v, n in rows["verdict"].value_counts().items())
-    title = f"{counts}; n = {rows['n'].min():.0f} samples or more"
+    # what a training costs is one number per run, not one per sample
+    samples = rows.loc[rows["n"] > 1, "n"]
+    title = f"{counts}; n = {samples.min():.0f} samples or more" if len(samples) else counts
     xlabel = "rank correlation over methods" if correlations else "difference of the metric"
     return effect_plot(rows, title=title, xlabel=xlabel, name="name", value="effect")
 

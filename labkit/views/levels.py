@@ -6,16 +6,19 @@ Levels stand at equal distances, in order: many axes are powers, some are words.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import holoviews as hv
 import pandas as pd
 
 from labkit.stats import along, common_repeats, correlation, per_seed, seed_interval
 
+from ._labels import place_labels
 from ._style import both, framed, words
 from .colors import variant_colors
 
 _DASHES = (("solid", "-"), ("dashed", "--"), ("dotdash", "-."), ("dotted", ":"))
+_FRAME = (620, 420)
 _MARKERS = (("circle", "o"), ("square", "s"), ("triangle", "^"), ("diamond", "D"), ("inverted_triangle", "v"))
 
 
@@ -147,18 +150,21 @@ def association_plot(x: pd.DataFrame, y: pd.DataFrame, *, xlabel: str, ylabel: s
     table = pd.DataFrame({"x": x.mean().to_numpy(), "y": y.mean().to_numpy(), "method": names})
     table["color"] = table["method"].map(variant_colors(table["method"]))
     dots = hv.Points(table, ["x", "y"], ["method", "color"])
-    names = hv.Labels(table, ["x", "y"], "method")
-    aside = 0.012 * float(table["x"].max() - table["x"].min())
     dots = both(dots, bokeh={"color": "color", "size": 9, "tools": ["hover"]}, mpl={"color": "color", "s": 45})
-    names = both(
-        names,
-        bokeh={"text_font_size": "8pt", "text_color": "#777777", "text_align": "left", "xoffset": aside},
-        mpl={"size": 8, "color": "#444444", "horizontalalignment": "left", "xoffset": aside},
-    )
-    drawn = hv.Overlay([dots, names])
+    placed = place_labels(table["x"].to_numpy(), table["y"].to_numpy(), table["method"].tolist(), frame=_FRAME)
+    named = [
+        both(
+            hv.Labels(placed[placed["side"] == side], ["x", "y"], "label"),
+            bokeh={"text_font_size": "8pt", "text_color": "#777777", "text_align": side},
+            mpl={"size": 8, "color": "#444444", "horizontalalignment": side},
+        )
+        for side in placed["side"].unique()
+    ]
     axes: dict[str, object] = {"xlabel": xlabel, "ylabel": ylabel, "padding": 0.12}
     value = f"rho = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}], p = {found.p:.3f}"
-    return framed(both(drawn, bokeh=axes, mpl=axes), title=f"{value}\n{found.kind}", size=(620, 420))
+    left = len(table) - len(placed)
+    title = f"{value}\n{found.kind}" + (f"; {left} in the crowd without a name" if left else "")
+    return framed(both(hv.Overlay([dots, *named]), bokeh=axes, mpl=axes), title=title, size=_FRAME)
 
 
 def _line(
@@ -189,9 +195,9 @@ def _line(
 
 def _order(level: object) -> tuple[bool, float, int, str]:
     """Numbers by size, words by the number of their parts (`image+text`), then by name."""
-    number = isinstance(level, (int, float))
+    number = isinstance(level, Real)  # NumPy's integers are no int
     return not number, float(level) if number else 0.0, str(level).count("+"), str(level)  # type: ignore[arg-type]
 
 
 def _word(level: object) -> str:
-    return f"{level:g}" if isinstance(level, (int, float)) else str(level)
+    return f"{float(level):g}" if isinstance(level, Real) else str(level)

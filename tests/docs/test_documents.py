@@ -24,6 +24,12 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), flags=re.S)
 
 
+def _section(heading: str) -> str:
+    """The README from a heading to the next of its rank."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.search(rf"^{heading}$(.*?)(?=^## |\Z)", text, flags=re.S | re.M)[1]
+
+
 def test_readme_aligns_two_arrays_of_ones_own(tmp_path, monkeypatch, capsys):
     random = np.random.default_rng(0)
     latent = random.normal(size=(200, 8))
@@ -145,7 +151,7 @@ def test_the_results_in_the_readme_are_the_committed_ones():
     from labkit import results, stats
 
     scores, fields = results.read("quickstart")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = _section("## Results")
     table = {
         line.split("|")[1].strip(" `"): line.split("|") for line in text.splitlines() if "], " in line or "] |" in line
     }
@@ -155,6 +161,23 @@ def test_the_results_in_the_readme_are_the_committed_ones():
         for row in board.itertuples():
             told = f"{row.value:.2f} [{row.low:.2f}, {row.high:.2f}]"
             assert table[str(row.variant)][column].strip() == told
+
+
+def test_the_claims_in_the_readme_have_the_verdicts_of_the_committed_results():
+    from labkit import claims
+
+    text = _section("## Claims")
+    stated = claims.load()
+    found = claims.evaluate(stated, claims.committed(stated)).set_index("id")
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| `")]
+    assert len(rows) >= 8
+    for _, name, _, verdict, effect, _ in rows:
+        row = found.loc[name.strip("`")]
+        assert (verdict, effect) == (row["verdict"], f"{row.effect:+.3f} [{row.low:+.3f}, {row.high:+.3f}]"), name
+    counts = found["verdict"].value_counts()
+    told = re.findall(r"(\d+) (hold|do not hold|are undecided|are not tested)", text)
+    verdicts = {"hold": "holds", "do not hold": "does not hold", "are undecided": "undecided"}
+    assert {verdicts.get(words, "not tested"): int(n) for n, words in told} == counts.to_dict()
 
 
 def test_the_study_uses_the_best_of_the_recorded_search():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import holoviews as hv
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
 from labkit import stats, views
+from labkit.views._labels import place_labels
 from labkit.views.effects import VERDICT
 
 
@@ -187,6 +191,13 @@ def test_words_as_levels_stand_by_their_number_of_parts(scores: pd.DataFrame) ->
     np.testing.assert_allclose(part(drawn, hv.Curve)[0].data["value"], [0.215, 0.015, 0.415])
 
 
+def test_whole_numbers_stand_by_size(scores: pd.DataFrame) -> None:
+    scores["training.batch_size"] = scores["data.pairs"].map({1.0: 128, 0.1: 64, 0.5: 512})
+    drawn = views.level_curves(scores, axis="training.batch_size", metric="mrr", by="variant")
+    ticks = hv.render(drawn, backend="matplotlib").axes[0].get_xticklabels()
+    assert [t.get_text() for t in ticks] == ["64", "128", "512"]
+
+
 def test_association_states_its_correlation() -> None:
     rng = np.random.default_rng(0)
     x = pd.DataFrame(np.arange(8) + 0.1 * rng.normal(size=(3, 8)), columns=list("abcdefgh"))
@@ -198,3 +209,27 @@ def test_association_states_its_correlation() -> None:
     found = stats.correlation(x, y)
     assert f"rho = {found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" in title(drawn)
     assert "7 methods x 3 seeds" in title(drawn)
+    assert sorted(label for p in part(drawn, hv.Labels) for label in p.data["label"]) == list("abcdefg")
+
+
+def test_names_hide_neither_each_other_nor_dots() -> None:
+    rng = np.random.default_rng(0)
+    x, y = np.concatenate([rng.normal(size=(2, 40)), [[9.0], [9.0]]], axis=1)
+    names = [f"method_{i}" for i in range(40)] + ["far away"]
+    placed = place_labels(x, y, names, frame=(620, 420))
+    assert 3 < len(placed) < 41
+    assert placed["label"].is_unique
+    assert placed.iloc[0].tolist() == [pytest.approx(9.0, abs=0.5), 9.0, "far away", "right"], (
+        "outliers go first, inward"
+    )
+    fig = plt.figure(figsize=(6.2, 4.2), dpi=100)
+    axes = fig.add_axes((0.15, 0.15, 0.7, 0.75))
+    axes.margins(0.12)
+    axes.plot(x, y, "o", markersize=6)
+    texts = [axes.text(r.x, r.y, r.label, size=8, ha=r.side, va="center") for r in placed.itertuples()]
+    boxes = [t.get_window_extent(fig.canvas.get_renderer()) for t in texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    dots = axes.transData.transform(np.column_stack([x, y]))
+    assert not any(box.contains(*dot) for box in boxes for dot in dots)
+    plt.close(fig)
+    assert place_labels(np.zeros(1), np.zeros(1), ["one"], frame=(620, 420))["label"].tolist() == ["one"]
