@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -214,3 +215,49 @@ def test_a_run_on_the_device_measures_alike(parts, device):
     second = evaluate(here, train, test, config, seed=0).scores
     assert all(math.isfinite(v) for v in first["value"])
     assert first["value"].to_numpy() == pytest.approx(second["value"].to_numpy(), abs=0.02)
+
+
+@pytest.fixture(scope="module")
+def with_tasks(aligner, parts) -> Evaluation:
+    """Metrics and tasks, clean and under one corruption of features."""
+    train, test = parts
+    config = EvaluationConfig(corruptions=("feature_noise",), bootstrap=200)
+    return evaluate(aligner, train, test, config, seed=3, validation=train.take(range(100)))
+
+
+def test_tasks_are_measured_clean_and_corrupted(with_tasks):
+    scores = with_tasks.scores
+    for metric in (
+        "fused_recall_at_10",
+        "fused_mrr",
+        "linear_probe_accuracy",
+        "linear_probe_auc",
+        "knn_probe_macro_f1",
+    ):
+        rows = scores[scores["metric"] == metric]
+        assert set(rows["severity"]) == {0, 1, 2, 3, 4, 5}
+        assert set(rows["corrupted"]) == {"", "image", "text", "speech_fr"}
+    probe = scores[(scores["metric"] == "linear_probe_accuracy") & (scores["source"] == "image")]
+    mean = probe[probe["corrupted"].isin(["", "text"]) & (probe["target"] == "text")].set_index("severity")["value"]
+    assert mean[0] > mean[5]
+
+
+def test_a_probe_is_scored_where_its_test_items_are_corrupted(with_tasks):
+    rows = with_tasks.scores
+    rows = rows[(rows["metric"] == "linear_probe_accuracy") & (rows["corrupted"] == "text")]
+    everything = "image+text+speech_fr"
+    assert set(zip(rows["source"], rows["target"], strict=True)) == {
+        ("image", "text"), ("text", "text"), ("speech_fr", "text"), (everything, everything)
+    }  # fmt: skip
+
+
+def test_correctness_of_every_sample_is_kept(with_tasks):
+    scores, field = with_tasks.scores, with_tasks.fields["linear_probe_accuracy"]
+    where = {"source": "image", "target": "text", "corrupted": "text", "severity": 4}
+    chosen = {c: (t[list(where)] == pd.Series(where)).all(axis=1) for c, t in (("s", scores), ("f", field))}
+    (value,) = scores.loc[chosen["s"] & (scores["metric"] == "linear_probe_accuracy"), "value"]
+    assert field.loc[chosen["f"], "value"].mean() == pytest.approx(value)
+
+
+def test_without_validation_samples_there_are_no_tasks(measured):
+    assert not measured.scores["metric"].str.contains("probe|fused").any()

@@ -15,7 +15,7 @@ import pandas as pd
 from .curves import CURVE, severity_weights
 from .differences import cohen_dz, corrected_t_test, holm, paired_difference
 
-_POINT = ["key", "seed", "source", "target"]
+_POINT = ["corruption", "corrupted", "key", "seed", "source", "target"]
 _NOTHING = dict.fromkeys(("difference", "low", "high", "p", "effect_size"), np.nan)
 
 
@@ -59,7 +59,9 @@ def compare_numbers(
     return _corrected(rows, by)
 
 
-def compare_samples(samples: pd.DataFrame, *, baseline: str) -> pd.DataFrame:
+def compare_samples(
+    samples: pd.DataFrame, *, baseline: str, by: Sequence[str] = ("corruption", "corrupted")
+) -> pd.DataFrame:
     """Each method's loss minus that of `baseline`, sample by sample; negative: the method loses less.
 
     The loss of a sample is its clean value less its mean over severities (drop, see `labkit.stats.curves`), so that its
@@ -68,10 +70,10 @@ def compare_samples(samples: pd.DataFrame, *, baseline: str) -> pd.DataFrame:
     Args:
         samples: as from `sample_curves`; samples that lack a severity of their corruption are left out.
         baseline: method that is subtracted.
+        by: what is tested apart: by default every corruption of every modality; () tests the mean over all of them.
 
     Returns:
-        corruption, corrupted, method, baseline, difference, low, high (95 %), p, p_holm, effect_size (d_z), seeds
-        and kind.
+        The columns of `by`, method, baseline, difference, low, high (95 %), p, p_holm, effect_size (d_z), seeds, kind.
 
     Raises:
         ValueError: no such baseline.
@@ -79,17 +81,15 @@ def compare_samples(samples: pd.DataFrame, *, baseline: str) -> pd.DataFrame:
     methods = samples.index.unique("method")
     if baseline not in methods:
         raise ValueError(f"no samples of baseline {baseline!r}; methods are {', '.join(sorted(methods))}")
+    losses = _losses(samples)
     rows = []
-    for (corruption, corrupted), part in samples.groupby(level=["corruption", "corrupted"], sort=True):
-        known = part.dropna(axis=1, how="all").dropna()
-        v = known.to_numpy()
-        losses = known.index.to_frame(index=False)
-        losses["value"] = v[:, 0] - v @ severity_weights(known.columns.to_numpy(dtype=float))
-        base = losses[losses["method"] == baseline]
-        for method in sorted(set(losses["method"]) - {baseline}):
-            labels = {"corruption": corruption, "corrupted": corrupted, "method": method, "baseline": baseline}
-            rows.append({**labels, **_over_points(losses[losses["method"] == method], base)})
-    return _corrected(rows, ("corruption", "corrupted"))
+    for where, part in losses.groupby(list(by), sort=True) if by else [((), losses)]:
+        base = part[part["method"] == baseline]
+        for method in sorted(set(part["method"]) - {baseline}):
+            labels = dict(zip(by, where, strict=True))
+            found = _over_points(part[part["method"] == method], base)
+            rows.append({**labels, "method": method, "baseline": baseline, **found})
+    return _corrected(rows, by)
 
 
 def rises(curves: pd.DataFrame, samples: pd.DataFrame | None = None, *, test_share: float = 0.0) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def rises(curves: pd.DataFrame, samples: pd.DataFrame | None = None, *, test_sha
     """
     rows = []
     for name, group in curves.groupby(["corruption", "corrupted", "method"], sort=True):
-        where = dict(zip(("corruption", "corrupted", "method"), name, strict=True))
+        where: dict[str, object] = dict(zip(("corruption", "corrupted", "method"), name, strict=True))
         wide = group.pivot(index="seed", columns="severity", values="value").dropna()
         mean = wide.mean().to_numpy()
         lowest = [int(mean[:i].argmin()) for i in range(1, len(mean))]
@@ -122,8 +122,19 @@ def rises(curves: pd.DataFrame, samples: pd.DataFrame | None = None, *, test_sha
     return table.assign(beyond=table["low"] > 0)
 
 
+def _losses(samples: pd.DataFrame) -> pd.DataFrame:
+    """Columns of the index, and value: what each sample loses under each corruption."""
+    parts = []
+    for _, part in samples.groupby(level="corruption", sort=True):
+        known = part.dropna(axis=1, how="all").dropna()  # severities at which this corruption was measured
+        v = known.to_numpy()
+        mean = v @ severity_weights(known.columns.to_numpy(dtype=float))
+        parts.append(known.index.to_frame(index=False).assign(value=v[:, 0] - mean))
+    return pd.concat(parts, ignore_index=True)
+
+
 def _rise(samples: pd.DataFrame, where: Mapping[str, object], at: Mapping[str, float]) -> dict[str, object]:
-    rows = samples.xs(tuple(where.values()), level=tuple(where))
+    rows = samples.xs(tuple(where.values()), level=tuple(where), drop_level=False)
     after, before = (rows[at[end]].rename("value").reset_index() for end in ("severity", "lowest"))
     return _over_points(after.dropna(), before.dropna())
 

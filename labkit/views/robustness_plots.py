@@ -29,7 +29,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "digital": ("pixelate", "jpeg", "contrast", "brightness"),
         "geometry": ("occlusion", "rotation"),
         "text": (
-            "character_drop", "word_drop", "character_swap", "keyboard_typos", "word_masking", "word_shuffling",
+            "character_drop", "word_drop", "character_swap", "keyboard_typos", "word_mask", "word_shuffle",
         ),
         "audio": (
             "white_noise", "pink_noise", "reverberation", "band_limit", "clipping", "time_masking", "speed", "gain",

@@ -104,6 +104,18 @@ def test_samples_are_compared_by_their_losses(seeds: int) -> None:
     assert row["seeds"] == seeds
 
 
+def test_the_mean_loss_over_all_corruptions_is_one_test_a_method() -> None:
+    fog = samples()
+    rain = fog.copy()
+    rain.index = rain.index.set_levels(["rain"], level="corruption")
+    rain[1.0] = 0.0
+    both = pd.concat([fog, rain])
+    (row,) = compare_samples(both, baseline="clip", by=()).to_dict("records")
+    each = compare_samples(both, baseline="clip").set_index("corruption")["difference"]
+    assert row["difference"] == pytest.approx(each.mean())
+    assert set(row) & {"corruption", "corrupted"} == set()
+
+
 def test_mean_loss_of_the_samples_is_the_drop_of_the_mean_curve() -> None:
     table = samples()
     drops = {}

@@ -43,6 +43,11 @@ class Raw:
     unit: str
     apply: Callable[[Any, float, np.random.Generator], Any]
 
+    @property
+    def __wrapped__(self) -> Callable[[Any, float, np.random.Generator], Any]:
+        """The function itself, to which `inspect.unwrap`, and so the registry's list, leads."""
+        return self.apply
+
     def __call__(self, item: Any, *, severity: int, key: str, seed: int = 0) -> Any:
         """The item at a severity; at 0 the item itself.
 

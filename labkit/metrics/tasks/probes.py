@@ -156,7 +156,7 @@ def _fit_linear(x: np.ndarray, y: np.ndarray, vx: np.ndarray, vy: np.ndarray) ->
     scale = max(float((x - center).std()), 1e-12)
     classes = np.unique(y)
     fitted, losses = [], []
-    model = LogisticRegression(max_iter=100, tol=1e-3, warm_start=True)
+    model = LogisticRegression(max_iter=2000, tol=1e-6, warm_start=True)
     for c in C if len(vy) else C[:1]:
         model.set_params(C=c).fit((x - center) / scale, y)
         fitted.append((model.coef_.copy(), model.intercept_.copy()))

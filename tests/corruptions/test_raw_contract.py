@@ -1,0 +1,111 @@
+"""What every corruption of raw items keeps, run over the registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit.corruptions import SEVERITIES, raw
+from labkit.corruptions.raw import RAW, Raw
+from labkit.data import stamps
+from labkit.registry import UnknownNameError
+
+MODALITY = {"image": "image", "text": "text", "audio": "speech_fr"}
+NAMES = RAW.names()
+
+
+@pytest.fixture(scope="module")
+def items() -> dict[str, list]:
+    """Two real items of each kind."""
+    keys = stamps.Stamps().points()["key"].tolist()
+    return {kind: stamps.items(m, [keys[10], keys[500]]) for kind, m in MODALITY.items()}
+
+
+def plain(item: object) -> object:
+    """Something that can be compared."""
+    return item if isinstance(item, str) else np.asarray(item).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_severity_0_is_the_item_itself(name, items):
+    corruption = raw.get(name)
+    for item in items[corruption.kind]:
+        assert corruption(item, severity=0, key="duck") is item
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_are_items_of_the_same_type_and_the_given_one_stays(name, items):
+    corruption = raw.get(name)
+    for item in items[corruption.kind]:
+        before = plain(item)
+        for severity in SEVERITIES[1:]:
+            changed = corruption(item, severity=severity, key="duck")
+            assert plain(item) == before, "the item given was changed"
+            if corruption.kind == "text":
+                assert isinstance(changed, str)
+                assert changed.strip()
+            elif corruption.kind == "image":
+                assert isinstance(changed, Image.Image)
+                assert (changed.size, changed.mode) == (item.size, "RGB")
+            else:
+                assert (changed.dtype, changed.ndim) == (np.float32, 1)
+                assert np.isfinite(changed).all()
+                assert np.abs(changed).max() <= 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_draws_depend_on_key_and_seed_alone(name, items):
+    corruption = raw.get(name)
+    item = items[corruption.kind][0]
+    first = plain(corruption(item, severity=3, key="duck", seed=1))
+    corruption(item, severity=5, key="goose", seed=2)  # draws in between change nothing
+    assert plain(corruption(item, severity=3, key="duck", seed=1)) == first
+    others = [plain(corruption(item, severity=3, key=f"key {i}", seed=1)) for i in range(6)]
+    seeds = [plain(corruption(item, severity=3, key="duck", seed=i)) for i in range(2, 8)]
+    assert any(o != first for o in others) == any(s != first for s in seeds), "key and seed count alike"
+    assert any(o != first for o in others) == (name not in WITHOUT_CHANCE)
+
+
+WITHOUT_CHANCE = {
+    "band_limit", "brightness", "clipping", "contrast", "defocus_blur", "gain", "jpeg", "pixelate", "speed"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_levels_lead_one_way_and_say_what_they_are(name):
+    corruption = raw.get(name)
+    steps = np.diff(corruption.levels)
+    assert len(corruption.levels) == len(SEVERITIES)
+    assert (steps > 0).all() or (steps < 0).all()
+    assert corruption.unit
+    assert corruption.apply.__doc__
+    assert corruption.name == name
+
+
+@pytest.mark.parametrize("severity", [-1, 6, 2.5])
+def test_other_severities_are_refused(severity, items):
+    with pytest.raises(ValueError, match=r"severity must be one of \(0, 1, 2, 3, 4, 5\); got"):
+        raw.get("gaussian_noise")(items["image"][0], severity=severity, key="duck")
+
+
+def test_an_unknown_name_answers_with_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'gaussian_noise'"):
+        raw.get("gausian_noise")
+
+
+def test_a_new_one_is_one_function():
+    @raw.raw("louder_text", kind="text", levels=(0, 1, 2, 3, 4, 5), unit="words in capitals")
+    def louder(sentence: str, words: float, generator: np.random.Generator) -> str:
+        """Shout."""
+        del generator
+        return " ".join(w.upper() if i < words else w for i, w in enumerate(sentence.split()))
+
+    try:
+        assert isinstance(louder, Raw)
+        assert "raw corruption jpeg -> labkit/corruptions/raw/image.py:" in repr(RAW)
+        assert "louder_text" in raw.names("text")
+        assert "louder_text" not in raw.names("image")
+        assert raw.get("louder_text")("a small duck", severity=2, key="duck") == "A SMALL duck"
+    finally:
+        RAW._entries.pop("louder_text")
