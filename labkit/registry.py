@@ -115,6 +115,7 @@ def _same_source(first: object, second: object) -> bool:
 
 
 def _identity(component: object) -> tuple[object, object]:
+    component = inspect.unwrap(component)  # type: ignore[arg-type]
     return getattr(component, "__module__", None), getattr(component, "__qualname__", id(component))
 
 

@@ -15,6 +15,7 @@ from .critical_difference import critical_difference
 from .curves import curve_table, robustness_curves, training_curve
 from .diagnosis import cloud_map, paired_measures, unpaired_measures
 from .effects import effect_plot, verdict_plot
+from .examples import Strip, example_sheet, example_table
 from .failures import failure_heatmap
 from .geometry import cloud_in_space, error_curves, estimate_against_truth
 from .leaderboard import leaderboard_plot
@@ -26,6 +27,7 @@ from .topology import barcode, persistence_diagram
 from .transport import against_size, clouds, plan_lines
 
 __all__ = [
+    "Strip",
     "against_size",
     "association_plot",
     "barcode",
@@ -40,6 +42,8 @@ __all__ = [
     "effect_plot",
     "error_curves",
     "estimate_against_truth",
+    "example_sheet",
+    "example_table",
     "failure_heatmap",
     "failure_histogram",
     "leaderboard_plot",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,10 +86,12 @@ def test_levels_lead_one_way_and_say_what_they_are(name):
     assert corruption.name == name
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("severity", [-1, 6, 2.5])
-def test_other_severities_are_refused(severity, items):
-    with pytest.raises(ValueError, match=r"severity must be one of \(0, 1, 2, 3, 4, 5\); got"):
-        raw.get("gaussian_noise")(items["image"][0], severity=severity, key="duck")
+def test_other_severities_are_refused(name, severity, items):
+    corruption = raw.get(name)
+    with pytest.raises(ValueError, match=rf"severity must be one of \(0, 1, 2, 3, 4, 5\); got {severity}"):
+        corruption(items[corruption.kind][0], severity=severity, key="duck")
 
 
 def test_an_unknown_name_answers_with_the_nearest():
@@ -94,18 +99,54 @@ def test_an_unknown_name_answers_with_the_nearest():
         raw.get("gausian_noise")
 
 
-def test_a_new_one_is_one_function():
-    @raw.raw("louder_text", kind="text", levels=(0, 1, 2, 3, 4, 5), unit="words in capitals")
-    def louder(sentence: str, words: float, generator: np.random.Generator) -> str:
-        """Shout."""
-        del generator
-        return " ".join(w.upper() if i < words else w for i, w in enumerate(sentence.split()))
+SHOUT = '''"""A file with one corruption."""
 
-    try:
-        assert isinstance(louder, Raw)
-        assert "raw corruption jpeg -> labkit/corruptions/raw/image.py:" in repr(RAW)
-        assert "louder_text" in raw.names("text")
-        assert "louder_text" not in raw.names("image")
-        assert raw.get("louder_text")("a small duck", severity=2, key="duck") == "A SMALL duck"
-    finally:
-        RAW._entries.pop("louder_text")
+from labkit.corruptions.raw import raw
+
+
+@raw("{name}", kind="text", levels=(0, 1, 2, 3, 4, 5), unit="words in capitals")
+def shout(sentence, words, generator):
+    """Louder."""
+    return " ".join(w.upper() if i < words else w for i, w in enumerate(sentence.split()))
+'''
+
+
+@pytest.fixture
+def add_file(tmp_path, monkeypatch):
+    """Adds a file with a corruption of the given name to the package, as far as its look-up can tell."""
+    monkeypatch.setattr(raw, "__path__", [*raw.__path__, str(tmp_path)])
+
+    def add(name: str) -> None:
+        (tmp_path / "shouting.py").write_text(SHOUT.format(name=name))
+        importlib.invalidate_caches()
+        monkeypatch.setattr(RAW, "_discovered", False)
+
+    yield add
+    RAW._entries.pop("shout", None)
+    sys.modules.pop("labkit.corruptions.raw.shouting", None)
+    RAW._discovered = True
+
+
+def test_a_new_one_is_one_file(add_file):
+    assert "shout" not in RAW
+    add_file("shout")
+    assert "shout" in raw.names("text")
+    assert "shout" not in raw.names("image")
+    assert isinstance(raw.get("shout"), Raw)
+    assert raw.get("shout")("a small duck", severity=2, key="duck") == "A SMALL duck"
+    assert "raw corruption shout -> labkit/corruptions/raw/shouting.py:6\n" in repr(RAW)
+
+
+def test_a_name_that_is_taken_is_refused(add_file):
+    jpeg = raw.get("jpeg")
+    add_file("jpeg")
+    with pytest.raises(ValueError, match=r"'jpeg' is already registered at labkit/corruptions/raw/image.py:\d+"):
+        RAW.names()
+    assert RAW._entries["jpeg"] is jpeg
+
+
+def test_a_file_that_is_loaded_again_is_no_clash():
+    before = raw.get("jpeg")
+    importlib.reload(importlib.import_module("labkit.corruptions.raw.image"))
+    assert raw.get("jpeg") is not before
+    assert raw.get("jpeg").levels == before.levels

@@ -96,6 +96,18 @@ def test_knn_probe_equals_counted_votes_with_the_best_k_of_validation(knn):
         np.testing.assert_array_equal(score.per_point.numpy()[at], votes(source, x, best).argmax(axis=1) == y)
 
 
+def test_of_equally_good_k_the_largest_is_taken():
+    """Classes far apart: any k up to their size is right, and one outlier among the neighbors tells them apart."""
+    label = torch.arange(100) % 2
+    z = torch.eye(3, dtype=torch.float64)[label] + 1e-3 * torch.arange(100)[:, None] / 100
+    told = Embeddings(key=np.arange(100), z={"a": z, "b": z}, label=label)
+    wrong = label.clone()
+    wrong[98] = 1
+    probe = tasks.fit("knn_probe", Embeddings(key=told.key, z=told.z, label=wrong), told.take(range(0, 90)))
+    posterior = probe.posterior["a"](z[98:99].numpy() / z[98].norm().item())
+    np.testing.assert_allclose(posterior, [[1 - 1 / max(K), 1 / max(K)]])
+
+
 def test_the_other_modalities_have_no_say_in_a_probe():
     shuffled = VALIDATION.with_z({**VALIDATION.z, "text": torch.randn(80, 8, dtype=torch.float64)})
     one, two = (tasks.fit("linear_probe", TRAIN, v) for v in (VALIDATION, shuffled))

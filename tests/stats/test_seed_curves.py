@@ -116,6 +116,13 @@ def test_severities_at_unequal_distances_equal_the_trapezoid_rule() -> None:
     assert row["kept"] == pytest.approx((mean - 0.2) / 0.7)
 
 
+def test_chance_that_changes_with_severity_is_taken_off_at_each() -> None:
+    curves = table({"clip": [[0.8, 0.6, 0.4]]}).assign(chance=[0.2, 0.3, 0.4])
+    kept = [1.0, 0.3 / 0.6, 0.0]
+    np.testing.assert_allclose(curve_levels(curves)["kept"], kept, atol=1e-12)
+    assert curve_numbers(curves)["kept"].item() == pytest.approx(np.trapezoid(kept, [0, 0.5, 1]))
+
+
 def test_a_flat_curve_loses_nothing_and_one_at_chance_has_nothing_to_lose() -> None:
     flat, chance = curve_numbers(table({"flat": [[0.7] * 4], "lost": [[0.2] * 4]})).to_dict("records")
     assert (flat["drop"], flat["area"], flat["kept"]) == pytest.approx((0.0, 1.0, 1.0))

@@ -1,8 +1,10 @@
 """Sentences: lost, exchanged and mistyped characters, lost, masked and shuffled words.
 
-A severity says which share of the characters or words is hit, at least one of them; what is hit at a severity is hit at
-higher ones, too. No sentence ever becomes empty. Kinds follow Y. Belinkov and Y. Bisk, Synthetic and Natural Noise Both
-Break Neural Machine Translation, ICLR 2018 (arXiv:1711.02173); none of them needs a dictionary.
+A severity says which share of the characters or words is hit; what is hit at a severity is hit at higher ones, too. A
+share that is no whole number is rounded up or down by chance (.15 of three words are .45 on average), so that short
+captions are hit as hard as stated, and some not at all. No sentence ever becomes empty. Kinds follow Y. Belinkov and
+Y. Bisk, Synthetic and Natural Noise Both Break Neural Machine Translation, ICLR 2018 (arXiv:1711.02173); none of them
+needs a dictionary.
 """
 
 from __future__ import annotations
@@ -67,10 +69,10 @@ def word_mask(sentence: str, share: float, generator: np.random.Generator) -> st
 
 @raw("word_shuffle", kind="text", levels=WORDS, unit="of the words change places")
 def word_shuffle(sentence: str, share: float, generator: np.random.Generator) -> str:
-    """Two words or more, each at the place of the next one that was hit; a single word stays as it is."""
+    """No words or at least two, each at the place of the next one that was hit; a single word stays as it is."""
     words = sentence.split()
-    order = generator.permutation(len(words)).tolist()
-    hit = order[: max(2, round(share * len(words)))]
+    count = _count(share * len(words), generator, least=2)
+    hit = generator.permutation(len(words)).tolist()[:count]
     moved = dict(zip(hit, [words[i] for i in (*hit[1:], *hit[:1])], strict=True))
     return " ".join(moved.get(i, word) for i, word in enumerate(words))
 
@@ -88,10 +90,17 @@ NEIGHBORS = _neighbors()
 
 
 def _hit(places: list[int], share: float, generator: np.random.Generator, *, keep: int = 0) -> set[int]:
-    """The share of the places that is hit: at least one, and `keep` at least are not."""
-    order = generator.permutation(len(places))
-    count = min(max(1, round(share * len(places))), max(0, len(places) - keep))
-    return {places[i] for i in order[:count]}
+    """The share of the places that is hit; `keep` at least are not."""
+    count = min(_count(share * len(places), generator), max(0, len(places) - keep))
+    return {places[i] for i in generator.permutation(len(places))[:count]}
+
+
+def _count(expected: float, generator: np.random.Generator, *, least: int = 1) -> int:
+    """A whole number, 0 or at least `least`, with the expected mean; one draw, so it never falls as the mean grows."""
+    chance = generator.random()
+    if expected < least:
+        return least if chance >= 1.0 - expected / least else 0
+    return int(expected + chance)
 
 
 def _exchangeable(sentence: str, i: int) -> bool:

@@ -1,0 +1,115 @@
+"""Examples of corruptions: one item at severity 0..5, as a sheet of pictures or a table of sentences.
+
+    strips = [views.Strip(c.name, c.unit, c.levels, [c(picture, severity=s, key="frog") for s in range(6)])
+              for c in map(raw.get, raw.names("image"))]
+    views.example_sheet(strips)
+
+A view loads no torch, so it gets corrupted items and what to write beside them, not the corruptions themselves.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ._style import words
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+COLORS = 256  # a palette halves the file; fewer would show as noise of their own
+LABEL, GAP, TITLE = 150, 8, 20  # pixels left of a row, between pictures, above each
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One item under one corruption.
+
+    Attributes:
+        name: of the corruption.
+        unit: of its levels.
+        levels: strength at each severity, the first of which is clean.
+        items: the item at each severity: pictures (`PIL.Image`, or uint8 `[h, w, 3]`), or sentences.
+
+    Raises:
+        ValueError: not as many items as levels, or none.
+    """
+
+    name: str
+    unit: str
+    levels: Sequence[float]
+    items: Sequence[Any]
+
+    def __post_init__(self) -> None:
+        if not len(self.items) or len(self.items) != len(self.levels):
+            raise ValueError(
+                f"the example of {self.name!r} needs one item at each of its levels; got {len(self.items)} items and "
+                f"{len(self.levels)} levels"
+            )
+
+
+def example_sheet(strips: Sequence[Strip]) -> Image:
+    """A row for each corruption, a column for each severity, the level above each picture.
+
+    Pictures are drawn pixel by pixel, since any resizing would blur noise and blocks, and invent others.
+
+    Args:
+        strips: of pictures, all of one size and with equally many severities.
+
+    Raises:
+        ValueError: no strips, or pictures or strips that do not fit together.
+    """
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    rows = [[np.asarray(picture) for picture in strip.items] for strip in strips]
+    shapes = {picture.shape for row in rows for picture in row}
+    lengths = {len(row) for row in rows}
+    if len(shapes) != 1 or len(lengths) != 1:
+        raise ValueError(
+            f"a sheet needs pictures of one shape and strips of one length; got shapes {sorted(shapes)} and lengths "
+            f"{sorted(lengths)}"
+        )
+    (height, width), columns = shapes.pop()[:2], lengths.pop()
+    size = (LABEL + columns * (width + GAP), len(rows) * (height + TITLE))
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100), dpi=100)
+    for i, (strip, row) in enumerate(zip(strips, rows, strict=True)):
+        bottom = size[1] - (i + 1) * (height + TITLE)
+        label = "\n".join([words(strip.name), *textwrap.wrap(strip.unit, 22)])
+        figure.text(GAP / size[0], (bottom + height / 2) / size[1], label, va="center", fontsize=8)
+        for severity, (strength, picture) in enumerate(zip(strip.levels, row, strict=True)):
+            left = LABEL + severity * (width + GAP)
+            figure.figimage(picture, left, bottom, origin="upper")
+            title = "clean" if severity == 0 else f"{severity}: {strength:g}"
+            figure.text((left + width / 2) / size[0], (bottom + height + 4) / size[1], title, ha="center", fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB").quantize(COLORS)
+
+
+def example_table(strips: Sequence[Strip]) -> pd.DataFrame:
+    """A row for each corruption and severity: level, unit and sentence.
+
+    Args:
+        strips: of sentences.
+
+    Returns:
+        Columns level, unit and text, indexed by corruption and severity.
+
+    Raises:
+        ValueError: no strips.
+    """
+    if not strips:
+        raise ValueError("a table of examples needs at least one strip; got none")
+    rows = [
+        {"corruption": words(strip.name), "severity": severity, "level": level, "unit": strip.unit, "text": text}
+        for strip in strips
+        for severity, (level, text) in enumerate(zip(strip.levels, strip.items, strict=True))
+    ]
+    return pd.DataFrame(rows).set_index(["corruption", "severity"])
