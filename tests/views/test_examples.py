@@ -33,7 +33,7 @@ def test_every_picture_is_at_its_place_pixel_by_pixel():
 
 
 def test_every_picture_has_its_level_above_it():
-    """Where there is text there is ink; the level of a row's first picture is that of clean items, which says nothing."""
+    """Where there is text there is ink; the first of a row says "clean" in place of its level."""
     ink = np.asarray(views.example_sheet([strip()]).convert("L")) < 128
     above = [ink[:TITLE, LABEL + i * (64 + GAP) :][:, :64].sum() for i in range(3)]
     assert all(above)
