@@ -1,12 +1,15 @@
 """Test samples under a corruption of one modality, by one way for corruptions of features and of raw items.
 
     conditions = Conditions(train, test, seed=0, raw=raw_features)
-    for condition in conditions.grid(("feature_noise", "gaussian_noise")):
+    for condition in conditions.grid(("feature_noise", "gaussian_noise", "missing_modality+nearest")):
         corrupted = conditions(condition)             # the samples, and which of them are asked
 
 The draw decides the noise and the severity its strength, so that a sample's curve is one story. Corruptions of features
 are drawn for the run's seed; those of raw items for the item's key alone, so that every variant and every seed that
 tests an item sees the same bits, encoded once. Severity 0 is the clean result and no condition.
+
+Where items are lost, what stands in for them is part of the condition: "missing_modality+nearest" loses the same items
+as "missing_modality" and imputes them by `labkit.imputation.nearest` instead of `others`.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from labkit import corruptions
-from labkit.corruptions import CORRUPTIONS, SEVERITIES, Corruption
+from labkit.config import ConfigError
+from labkit.corruptions import CORRUPTIONS, LOSING, SEVERITIES, Corruption
 from labkit.corruptions import raw as raw_corruptions
 from labkit.corruptions.raw import RAW
 from labkit.encoders.raw_features import RawFeatures
+from labkit.imputation import IMPUTATIONS
 from labkit.registry import UnknownNameError
 from labkit.types import Embeddings
 
@@ -39,7 +44,8 @@ class Condition:
     """One corruption of one modality.
 
     Attributes:
-        corruption: name in `CORRUPTIONS` or `RAW`.
+        corruption: name in `CORRUPTIONS` or `RAW`; of one that loses items, with "+" and the name of an imputation
+            other than `others`.
         modality: whose items are corrupted.
         severity: 1..5.
         draw: number of the independent draw.
@@ -54,6 +60,11 @@ class Condition:
     def curve(self) -> tuple[str, str]:
         """What has one curve over the severities: corruption and modality."""
         return self.corruption, self.modality
+
+    @property
+    def imputation(self) -> str:
+        """What stands in for lost items, one of `labkit.imputation.IMPUTATIONS`."""
+        return self.corruption.partition("+")[2] or "others"
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Corrupted:
     Attributes:
         samples: all of them, in their order; the corrupted modality has other vectors, or lacks items.
         asked: modality -> which samples count in results: those that had the item before it was corrupted, but for raw
-            items that could not be read.
+            items that could not be read, and for samples that lost theirs where these are dropped.
     """
 
     samples: Embeddings
@@ -92,18 +103,32 @@ class Corrupted:
 
 
 def canonical(name: str) -> str:
-    """A corruption's name, of features or raw items, with an alias resolved.
+    """A corruption's name, of features or raw items, with an alias resolved; with "+" and an imputation where it has one.
 
     Raises:
-        UnknownNameError: no such corruption; the message names the nearest of both kinds.
+        UnknownNameError: no such corruption or imputation; the message names the nearest of both kinds.
+        ConfigError: an imputation after a corruption that loses no items.
     """
-    for registry in (CORRUPTIONS, RAW):
-        if name in registry:
-            return registry.canonical(name)
-    known = [*CORRUPTIONS.names(), *RAW.names()]
+    base, _, imputation = name.partition("+")
+    registry = next((r for r in (CORRUPTIONS, RAW) if base in r), None)
+    if registry is None:
+        raise _unknown("corruption", base, [*CORRUPTIONS.names(), *RAW.names()])
+    base = registry.canonical(base)
+    if not imputation:
+        return base
+    if imputation not in IMPUTATIONS:
+        raise _unknown("imputation", imputation, list(IMPUTATIONS))
+    if base not in LOSING:
+        raise ConfigError(
+            f"{name!r} names an imputation, but after {base} no items are absent; imputations follow {', '.join(LOSING)}"
+        )
+    return base if imputation == "others" else f"{base}+{imputation}"
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> UnknownNameError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
-    raise UnknownNameError(f"unknown corruption {name!r}; {hint}")
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
 
 
 def is_raw(name: str) -> bool:
@@ -161,7 +186,7 @@ class Conditions:
         return [
             Condition(name, modality, severity, draw)
             for name in dict.fromkeys(map(canonical, names))
-            for modality in (self._fitting(name, chosen) if is_raw(name) else chosen)
+            for modality in (self._fitting(name, chosen) if is_raw(name) else self._accepted(name, chosen))
             for severity in severities
             for draw in range(draws)
         ]
@@ -189,9 +214,13 @@ class Conditions:
         """
         if is_raw(condition.corruption):
             return self._from_raw(condition)
-        corrupt = cast("Corruption", CORRUPTIONS.get(condition.corruption))
+        corrupt = cast("Corruption", CORRUPTIONS.get(condition.corruption.partition("+")[0]))
         context = self._context.seeded(self._seed * 1000 + condition.draw)
-        return Corrupted(corrupt(self.test, condition.modality, condition.severity, context), self.test.present)
+        samples = corrupt(self.test, condition.modality, condition.severity, context)
+        if condition.imputation != "drop":
+            return Corrupted(samples, self.test.present)
+        lost = self.test.present[condition.modality] & ~samples.present[condition.modality]
+        return Corrupted(samples, {m: there & ~lost for m, there in self.test.present.items()})
 
     def _from_raw(self, condition: Condition) -> Corrupted:
         modality, test = condition.modality, self.test
@@ -213,6 +242,15 @@ class Conditions:
         if self._raw is None:
             raise ValueError("corruptions of raw items need `raw`, the data set's items and their encoders")
         return self._raw
+
+    def _accepted(self, name: str, chosen: Sequence[str]) -> Sequence[str]:
+        """The modalities that a corruption of features acts on: all, or none where it refuses the samples."""
+        try:
+            self(Condition(name, chosen[0], HARDER[0]))
+        except ValueError as error:
+            self._skipped[name, ""] = Skipped(name, "", 0, str(error))
+            return ()
+        return chosen
 
     def _fitting(self, name: str, chosen: Sequence[str]) -> list[str]:
         """The modalities that a raw corruption acts on; why it does not on others is recorded."""

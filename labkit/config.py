@@ -23,13 +23,14 @@ from pydantic import (
 
 T = TypeVar("T", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+MissingBy = Literal["chance", "label"]
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the field and what it accepts."""
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """A part of a configuration.
 
     Class attributes:
@@ -47,32 +48,59 @@ class _Part(BaseModel):
         return {name: value for name, value in written(self).items() if name not in plain}
 
 
-class DataConfig(_Part):
+class DomainConfig(Part):
+    """How the test samples differ in kind from the training samples; by default they do not.
+
+    Attributes:
+        train: kind (the column of that name in the data set's table) of the training and validation samples, e.g.
+            "drawing"; all kinds where empty.
+        test: kind of the test samples, e.g. "photo". The split by group is the same as without: samples of another
+            kind than their split's are left out of the run, so results have the chance level of a smaller gallery.
+        test_items: modality -> modality of the same encoder whose items the test samples have in its place, e.g.
+            `{text: text_fr}` for captions in French where training was in English.
+    """
+
+    train: str = ""
+    test: str = ""
+    test_items: dict[str, str] = Field(default_factory=dict)
+
+
+class DataConfig(Part):
     """What is aligned.
 
     Attributes:
         dataset: name in `labkit.data.DATASETS`, or the path of an `.npz` file of arrays.
         modalities: two or more of the data set's modalities.
-        missing: share of the items of the training and validation samples that are dropped, completely at random;
-            every sample keeps at least one item. The test samples stay complete.
+        missing: share of the items of the training and validation samples that are dropped; every sample keeps at
+            least one item. The test samples stay complete: items that are missing in testing, too, are the corruptions
+            `missing_modality` and `missing_by_label`.
+        missing_by: whether they are dropped by "chance" alone, completely at random, or by "label", some classes more
+            than others (`labkit.data.missing`).
         pairs: training samples with two or more items that stay paired: a share up to 1, a number above 1. The others
             are cut into samples of one modality each (`labkit.data.pairing`). Validation and test samples stay
             paired, so validation pairs select the model even where `pairs` is 0.
         unpaired: whether the samples that were cut apart are "kept" or "dropped", the control that trains on the
             pairs alone.
+        shuffled: share of the training samples with two or more items that are paired wrongly: their items change
+            places with those of other samples, of another group (`labkit.data.shuffling`). Validation and test samples
+            stay as they are.
         options: parameters of a data set that is generated, e.g. `redundancy`; each data set checks its own.
         encoders: modality -> encoder whose features are aligned, where it is not the one the data set starts with.
+        domain: kinds of the training and of the test samples, see `DomainConfig`.
     """
 
-    added = ("encoders",)
+    added = ("missing_by", "shuffled", "encoders", "domain")
 
     dataset: str = "stamps"
     modalities: tuple[str, ...] = ("image", "text", "speech_fr")
     missing: Share = 0.0
+    missing_by: MissingBy = "chance"
     pairs: Annotated[float, Field(ge=0)] = 1.0
     unpaired: Literal["kept", "dropped"] = "kept"
+    shuffled: Annotated[float, Field(ge=0, le=1)] = 0.0
     options: dict[str, Any] = Field(default_factory=dict)
     encoders: dict[str, str] = Field(default_factory=dict)
+    domain: DomainConfig = DomainConfig()
 
     @field_validator("modalities")
     @classmethod
@@ -89,7 +117,7 @@ class DataConfig(_Part):
         return value
 
 
-class TrainingConfig(_Part):
+class TrainingConfig(Part):
     """How trained variants are optimized (closed forms ignore it).
 
     Attributes:
@@ -113,7 +141,7 @@ class TrainingConfig(_Part):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
-class EvaluationConfig(_Part):
+class EvaluationConfig(Part):
     """What is measured on the test samples.
 
     Attributes:
@@ -128,7 +156,7 @@ class EvaluationConfig(_Part):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
 
 
-class RunConfig(_Part):
+class RunConfig(Part):
     """Everything that determines a run.
 
     Attributes:

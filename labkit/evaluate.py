@@ -6,6 +6,7 @@ delete-a-group-fold jackknife. Curves use the same samples at every severity, so
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,19 +16,20 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from labkit import stats
+from labkit import imputation, stats
+from labkit.attacks.evaluation import SUCCESS, Outcome
 from labkit.conditions import Condition, Conditions, Skipped
 from labkit.config import EvaluationConfig
 from labkit.encoders.raw_features import RawFeatures
+from labkit.imputation import Imputation
 from labkit.metrics import METRICS, Metric, tasks
-from labkit.metrics.absent import neutral, substitute
 from labkit.metrics.tasks import TASKS, Judge
 from labkit.types import Aligner, Embeddings, Score
 
 CURVE_METRICS = ("recall_at_10", "mrr")
 FIELD_OF_CURVES = "recall_at_10"
 # of what is stored per sample under corruptions, too
-FIELDS_OF_CURVES = (FIELD_OF_CURVES, "fused_recall_at_10", "linear_probe_accuracy")
+FIELDS_OF_CURVES = (FIELD_OF_CURVES, "fused_recall_at_10", "linear_probe_accuracy", SUCCESS)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def evaluate(
 
     Args:
         aligner: fitted.
-        train: raw training samples, for the corruption statistics and the neutral substitute of missing items.
+        train: raw training samples, for the corruption statistics and what stands in for missing items.
         test: raw test samples.
         config: corruptions and number of resamples.
         seed: of corruptions of features, and of resamples.
@@ -112,7 +114,7 @@ def curves(
 
     Args:
         aligner: fitted.
-        train: raw training samples, for the neutral substitute of missing items.
+        train: raw training samples, for what stands in for missing items.
         conditions: of the raw test samples.
         grid: which of them; all draws of a severity, as per-sample values are means over the draws.
         resamples: of each interval.
@@ -124,6 +126,34 @@ def curves(
     return collected.result(conditions.skipped)
 
 
+def under_attack(outcomes: Sequence[Outcome], test: Embeddings, *, resamples: int, seed: int) -> Evaluation:
+    """Tables of attacks, their budgets as severities.
+
+    Args:
+        outcomes: of `labkit.attacks.evaluate_attack`.
+        test: clean test samples.
+        resamples: of each interval.
+        seed: of the run.
+
+    Raises:
+        ValueError: a budget that is no severity.
+    """
+    collected = _Collector(test, resamples, seed)
+    for outcome in outcomes:
+        if outcome.severity == 0:
+            raise ValueError(f"{outcome.label} has the budget {outcome.radius:g}; only severities 1..5 can be stored")
+        for score in outcome.scores:
+            if score.n:  # an attacker can have nothing to attack
+                collected.add(
+                    collected.bootstrapped(score),
+                    corruption=outcome.label,
+                    severity=outcome.severity,
+                    corrupted=score.source,
+                    corruption_seed=outcome.threat.seed,
+                )
+    return collected.result([])
+
+
 def _curves(
     aligner: Aligner,
     train: Embeddings,
@@ -132,14 +162,17 @@ def _curves(
     fitted: Sequence[Judge],
     collected: _Collector,
 ) -> None:
-    uninformed = neutral(aligner.embed(train).to("cpu"))
+    trained = aligner.embed(train).to("cpu")
+    imputations = functools.cache(lambda name: imputation.fit(name, trained))
     conditions.fill(grid)
     for condition in grid:
         corrupted = conditions(condition)
         shared = aligner.embed(corrupted.samples).to("cpu")
         counted = {m: mask.cpu() for m, mask in corrupted.asked.items()}
-        scores = _retrieval(shared, counted, condition.modality, uninformed)
-        scores += [score for judge in fitted for score in judge(shared, counted, involving=condition.modality)]
+        impute = imputations(condition.imputation)
+        scores = _retrieval(shared, counted, condition.modality, impute)
+        for judge in fitted:
+            scores += judge(shared, counted, involving=condition.modality, impute=impute)
         for score in scores:
             collected.add(
                 collected.bootstrapped(score),
@@ -150,14 +183,12 @@ def _curves(
             )
 
 
-def _retrieval(
-    shared: Embeddings, counted: dict[str, Tensor], corrupted: str, uninformed: dict[str, Tensor]
-) -> list[Score]:
+def _retrieval(shared: Embeddings, counted: dict[str, Tensor], corrupted: str, impute: Imputation) -> list[Score]:
     """Retrieval between the corrupted modality and each other one."""
     scores = []
     for other in shared.modalities:
         if other != corrupted:
-            whole = substitute(shared, (corrupted, other), uninformed)
+            whole = impute(shared, (corrupted, other))
             asked = whole.with_z(whole.z, {m: counted[m] for m in whole.modalities})
             scores += [s for metric in CURVE_METRICS for s in cast("Metric", METRICS.get(metric))(asked, asked)]
     return scores

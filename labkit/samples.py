@@ -1,4 +1,4 @@
-"""What a run works on: a data set loaded, split by group, with items missing and pairs cut as its configuration says.
+"""What a run works on: a data set loaded and split by group, items missing and pairs cut as its configuration says.
 
     content = labkit.samples.load(config)
     content.train, content.validation, content.test
@@ -18,7 +18,10 @@ import torch
 
 from labkit import data
 from labkit.config import RunConfig
+from labkit.data.domains import shifted
+from labkit.data.missing import drop_items
 from labkit.data.pairing import unpair
+from labkit.data.shuffling import shuffle_pairs
 from labkit.store.names import check_name
 from labkit.types import Embeddings
 
@@ -28,9 +31,10 @@ class Samples:
     """What a run works on.
 
     Attributes:
-        all: every sample, in the order of the run's `points.parquet`.
-        train: training samples, with the configured share of their items missing and of their pairs cut.
-        validation: validation samples, likewise.
+        all: every sample that takes part, in the order of the run's `points.parquet`.
+        train: training samples, with the configured shares of their items missing, of their pairs cut and of the others
+            paired wrongly.
+        validation: validation samples, with the same share of their items missing.
         test: test samples, complete.
         split: name of the split of each sample.
     """
@@ -43,10 +47,11 @@ class Samples:
 
 
 def load(config: RunConfig) -> Samples:
-    """Load, split by group, drop items and cut pairs, all by the run's seed.
+    """Load, split by group, drop items, cut and shuffle pairs, all by the run's seed.
 
     Raises:
         UnknownNameError, FileNotFoundError, ValueError: the data set is not there or not usable.
+        ConfigError: a domain that the data set does not have.
     """
     for m in config.data.modalities:
         check_name(m, "modality")  # refused now, not after the training
@@ -56,31 +61,17 @@ def load(config: RunConfig) -> Samples:
         options=config.data.options,
         encoders=config.data.encoders,
     )
-    rows = data.split(everything, config.seed)
-    split = np.empty(len(everything), dtype=object)
-    for name, index in rows.items():
-        split[index] = name
+    everything, split = shifted(everything, data.split_groups(everything.groups.numpy(), config.seed), config.data)
     generator = torch.Generator().manual_seed(config.seed)
-    parts = {name: everything.take(index) for name, index in rows.items()}
+    parts = {name: everything.take(split == name) for name in data.SPLITS}
     for name in ("train", "validation"):
-        parts[name] = drop_items(parts[name], config.data.missing, generator)
+        parts[name] = drop_items(parts[name], config.data.missing, generator, by=config.data.missing_by)
     parts["train"] = unpair(
         parts["train"], config.data.pairs, seed=config.seed, keep_unpaired=config.data.unpaired == "kept"
     )
+    parts["train"] = shuffle_pairs(parts["train"], config.data.shuffled, seed=config.seed)
     _check_items(parts)
-    return Samples(everything, parts["train"], parts["validation"], parts["test"], split.astype(str))
-
-
-def drop_items(embeddings: Embeddings, share: float, generator: torch.Generator) -> Embeddings:
-    """Drop a share of the present items completely at random; every sample keeps at least one of those it has."""
-    if share == 0:
-        return embeddings
-    present = torch.stack(list(embeddings.present.values()), dim=1)
-    order = torch.rand(present.shape, generator=generator)
-    # the present item with the highest draw is the one that stays
-    best = torch.where(present, order, -1.0).argmax(dim=1, keepdim=True)
-    kept = (order >= share).scatter(1, best, True) & present
-    return embeddings.with_z(embeddings.z, {m: kept[:, i] for i, m in enumerate(embeddings.modalities)})
+    return Samples(everything, parts["train"], parts["validation"], parts["test"], split)
 
 
 def _check_items(parts: dict[str, Embeddings]) -> None:
@@ -106,7 +97,9 @@ def points(config: RunConfig, content: Samples) -> pd.DataFrame:
         if column in known:
             table[column] = known[column].to_numpy()
     for m in everything.modalities:
-        table[m] = known[m].to_numpy() if m in known else None
+        at_test = config.data.domain.test_items.get(m, m)
+        items = np.where(content.split == "test", *(known[c] if c in known else None for c in (at_test, m)))
+        table[m] = items if m in known else None
         table[f"present_{m}"] = everything.present[m].numpy()
     return table
 

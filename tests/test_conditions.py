@@ -9,7 +9,7 @@ import torch
 
 from labkit import corruptions, data
 from labkit.conditions import Condition, Conditions, canonical, is_raw
-from labkit.config import DataConfig
+from labkit.config import ConfigError, DataConfig
 from labkit.corruptions import CORRUPTIONS
 from labkit.corruptions.raw import RAW
 from labkit.encoders.raw_features import RawFeatures
@@ -140,6 +140,50 @@ def test_fill_encodes_what_is_missing_before_it_is_needed(conditions: Conditions
     for condition in grid:
         conditions(condition)
     assert toy.encoded == {}
+
+
+def test_what_stands_in_for_lost_items_is_part_of_a_condition(conditions: Conditions) -> None:
+    assert canonical("missing_modality+nearest") == "missing_modality+nearest"
+    assert canonical("missing_by_label+others") == "missing_by_label"
+    with pytest.raises(UnknownNameError, match="unknown imputation 'nearst'; did you mean 'nearest'"):
+        canonical("missing_modality+nearst")
+    with pytest.raises(UnknownNameError, match="unknown corruption 'missing_modalty'; did you mean 'missing_modality'"):
+        canonical("missing_modalty+mean")
+    for name in ("feature_noise+mean", "toy_noise+mean"):
+        with pytest.raises(ConfigError, match=r"after \w+ no items are absent; imputations follow missing_modality, miss"):
+            canonical(name)
+    plain, nearest = (conditions.grid([f"missing_modality{how}"], modalities=["text"]) for how in ("", "+nearest"))
+    assert [c.imputation for c in plain + nearest] == ["others"] * 5 + ["nearest"] * 5
+    for one, other in zip(plain, nearest, strict=True):
+        assert one.curve != other.curve
+        assert conditions(one).samples.present["text"].equal(conditions(other).samples.present["text"])
+        assert bool(conditions(other).asked["text"].all())
+
+
+def test_dropped_samples_do_not_count(conditions: Conditions) -> None:
+    found = conditions(Condition("missing_modality+drop", "text", 4))
+    assert not bool(found.samples.present["text"].all())
+    for mask in found.asked.values():
+        assert mask.equal(found.samples.present["text"])
+
+
+def test_dropping_leaves_samples_in_that_never_had_the_item(toy: Toy) -> None:
+    _, train, test = parts()
+    partly = test.with_z(test.z, {**test.present, "text": torch.arange(30) >= 8})
+    found = Conditions(train, partly, seed=0)(Condition("missing_modality+drop", "text", 5))
+    assert bool(found.asked["image"][:8].all())
+    assert not bool(found.asked["image"].all())
+    assert found.asked["text"].equal(found.samples.present["text"])
+
+
+def test_missing_by_label_is_left_out_where_there_are_no_labels(toy: Toy) -> None:
+    _, train, test = parts()
+    plain = Embeddings(key=test.key, z=test.z)
+    conditions = Conditions(train, plain, seed=0)
+    grid = conditions.grid(["missing_by_label+mean", "missing_modality"], severities=(1,))
+    assert {c.corruption for c in grid} == {"missing_modality"}
+    (skipped,) = conditions.skipped
+    assert str(skipped).startswith("missing_by_label+mean: items cannot be missing by label: the samples have no labels;")
 
 
 def test_raw_corruptions_need_raw_items(toy: Toy) -> None:

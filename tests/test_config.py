@@ -16,10 +16,15 @@ OTHER: dict[str, Any] = {  # one different valid value for every field
     "data.dataset": "mine.npz",
     "data.modalities": ["text", "image"],
     "data.missing": 0.3,
+    "data.missing_by": "label",
     "data.pairs": 0.5,
     "data.unpaired": "dropped",
+    "data.shuffled": 0.2,
     "data.options": {"redundancy": 2},
     "data.encoders": {"speech_fr": "speech_small"},
+    "data.domain.train": "drawing",
+    "data.domain.test": "photo",
+    "data.domain.test_items": {"text": "text_fr"},
     "variant": "gotma",
     "options": {"dim": 64},
     "training.epochs": 61,
@@ -98,10 +103,13 @@ def test_fields_that_were_added_later_leave_the_ids_of_stored_runs_as_they_are()
 
 
 def test_json_round_trip():
-    changed = {}
+    changed: dict[str, Any] = {}
     for path, value in OTHER.items():
-        head, _, tail = path.partition(".")
-        changed = changed | {head: {**changed.get(head, {}), tail: value} if tail else value}
+        *heads, last = path.split(".")
+        part = changed
+        for head in heads:
+            part = part.setdefault(head, {})
+        part[last] = value
     for config in (RunConfig(), RunConfig.model_validate(changed)):
         again = parse(RunConfig, json.loads(json.dumps(config.model_dump(mode="json"))), what="test")
         assert again == config
@@ -114,6 +122,9 @@ def test_json_round_trip():
         ("seed", -1, "field 'seed' is -1: Input should be greater than or equal to 0"),
         ("data.missing", 1.0, "field 'data.missing' is 1.0: Input should be less than 1"),
         ("data.missing", float("nan"), "field 'data.missing' is nan"),
+        ("data.missing_by", "class", "field 'data.missing_by' is 'class': Input should be 'chance' or 'label'"),
+        ("data.shuffled", 1.5, "field 'data.shuffled' is 1.5: Input should be less than or equal to 1"),
+        ("data.domain", "photo", "field 'data.domain' is 'photo': Input should be a valid dictionary or instance"),
         ("data.pairs", -0.1, "field 'data.pairs' is -0.1: Input should be greater than or equal to 0"),
         ("data.pairs", 2.5, "is 2.5: must be a share of the training samples in 0..1 or a whole number of them"),
         ("data.unpaired", "drop", "field 'data.unpaired' is 'drop': Input should be 'kept' or 'dropped'"),
@@ -137,6 +148,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(path, value, sentence):
     [
         ("sead", "unknown field 'sead'; did you mean 'seed'? fields are data, variant, options, training,"),
         ("training.epochz", "unknown field 'training.epochz'; did you mean 'epochs'? fields are epochs, batch_size,"),
+        ("data.domain.tset", "unknown field 'data.domain.tset'; did you mean 'test'? fields are train, test, test_items"),
         ("data.xyz", "unknown field 'data.xyz'; fields are dataset, modalities, missing"),
     ],
 )

@@ -259,28 +259,3 @@ def test_umap_is_added_where_there_are_points_enough(own_file: Path, tmp_path: P
     before = (large.folder / "run.json").stat().st_mtime_ns
     runs.add_umap([large])
     assert (large.folder / "run.json").stat().st_mtime_ns == before
-
-
-@settings(max_examples=30, deadline=None)
-@given(share=st.floats(0, 0.99), seed=st.integers(0, 99))
-def test_dropping_items_leaves_every_sample_one(share: float, seed: int) -> None:
-    n, generator = 60, torch.Generator().manual_seed(seed)
-    had = torch.rand(n, 3, generator=generator) < 0.7
-    had[:, 0] |= ~had.any(dim=1)
-    z = {m: torch.ones(n, 2) for m in "abc"}
-    before = Embeddings(key=np.arange(n).astype(str), z=z, present=dict(zip("abc", had.T, strict=True)))
-    after = samples.drop_items(before, share, generator)
-    left = torch.stack([after.present[m] for m in "abc"], dim=1)
-    assert left.any(dim=1).all()
-    assert not (left & ~had).any()
-    assert all((after.z[m][~after.present[m]] == 0).all() for m in "abc")
-
-
-def test_the_share_of_dropped_items() -> None:
-    n = 20_000
-    z = {m: torch.ones(n, 1) for m in "abc"}
-    full = Embeddings(key=np.arange(n).astype(str), z=z)
-    after = samples.drop_items(full, 0.3, torch.Generator().manual_seed(0))
-    left = torch.stack(list(after.present.values())).double().mean(dim=1)
-    # an item stays with probability 0.7, or as the last of three that were all to go (0.3^3, each in turn)
-    torch.testing.assert_close(left, torch.full((3,), 0.7 + 0.3**3 / 3).double(), atol=0.012, rtol=0)

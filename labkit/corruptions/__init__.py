@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CORRUPTIONS = Registry("corruption", __name__)
 SEVERITIES = (0, 1, 2, 3, 4, 5)
+LOSING = ("missing_modality", "missing_by_label")  # those after which items are absent
 
 
 @dataclass(frozen=True, eq=False)

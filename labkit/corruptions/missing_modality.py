@@ -1,6 +1,6 @@
 """Items lost completely at random: the sample has the modality no more.
 
-How a sample without the item is then embedded is up to `labkit.evaluate.impute`.
+What stands in for a lost item is up to `labkit.imputation`.
 """
 
 from __future__ import annotations

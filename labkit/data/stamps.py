@@ -2,6 +2,7 @@
 
 Made by `tools/build_stamps.py` from Tux Paint's stamps (GPL-2; see ATTRIBUTION.md in the bundle). Features come from
 frozen encoders (EfficientNet-Lite0, all-MiniLM-L6-v2, Whisper base) that saw the bundled items, never the originals.
+The French and Spanish captions have features of the English encoder, for the shift to a language it has not learned.
 Every file is checked against the hashes in `manifest.json` or `points.parquet` when it is read.
 """
 
@@ -28,6 +29,8 @@ from labkit.types import Batch, Embeddings
 BUNDLE = Path(__file__).parent / "bundles" / "stamps"
 SCHEMA = 1
 MODALITIES = ("image", "text", "speech_fr", "speech_es")
+CAPTIONS = {"text": "caption_en", "text_fr": "caption_fr", "text_es": "caption_es"}
+MORE_MODALITIES = tuple(m for m in CAPTIONS if m not in MODALITIES)
 MIN_LABEL_COUNT = 20
 REMEDY = "restore it with `git checkout -- {path}` or rebuild the bundle with tools/build_stamps.py"
 
@@ -47,6 +50,7 @@ class Stamps:
 
     folder: Path = BUNDLE
     modalities = MODALITIES
+    more_modalities = MORE_MODALITIES
 
     def manifest(self) -> dict[str, Any]:
         """Sources, encoders, counts and hashes.
@@ -74,7 +78,7 @@ class Stamps:
         return pd.read_parquet(io.BytesIO(self._checked("splits.parquet")))
 
     def load(self, modalities: Sequence[str] | None = None, encoders: Mapping[str, str] | None = None) -> Embeddings:
-        """Frozen features of the given modalities (float32), all four by default.
+        """Frozen features of the given modalities (float32), the four of `MODALITIES` by default.
 
         Labels are the categories with at least 20 things; things of smaller ones have label -1.
 
@@ -89,6 +93,8 @@ class Stamps:
         chosen = [self._known(modality) for modality in (MODALITIES if modalities is None else modalities)]
         points = self.points()
         features = safetensors.torch.load(self._checked("features.safetensors"))
+        if set(chosen) & set(MORE_MODALITIES):
+            features |= safetensors.torch.load(self._checked("features-captions.safetensors"))
         present = {m: features[f"present_{m}"] for m in chosen}
         for modality, encoder in (encoders or {}).items():
             file = self._features_file(modality, encoder)
@@ -109,21 +115,22 @@ class Stamps:
     def table(self) -> pd.DataFrame:
         """key, group, label (all 16 categories), kind, caption and the raw item of each modality.
 
-        `text` holds the English caption itself; the others paths relative to `.attrs["data_root"]`.
+        `text`, `text_fr` and `text_es` hold the captions; the others paths relative to `.attrs["data_root"]`.
         """
         points = self.points()
         frame = points.filter(["key", "group", "kind", "image", "speech_fr", "speech_es"])
         frame.insert(2, "label", points["category"])
         frame.insert(4, "caption", points["caption_en"])
-        frame.insert(6, "text", points["caption_en"])
+        for place, (modality, column) in enumerate(CAPTIONS.items(), start=6):
+            frame.insert(place, modality, points[column])
         frame.attrs["data_root"] = str(self.folder)
         return frame
 
     def items(self, modality: str, keys: Sequence[str] | None = None) -> list[Any]:
-        """Raw items: RGB `PIL.Image` of 128 x 128, English caption, or mono float32 waveform at 16 kHz.
+        """Raw items: RGB `PIL.Image` of 128 x 128, caption, or mono float32 waveform at 16 kHz.
 
         Args:
-            modality: one of `MODALITIES`.
+            modality: one of `MODALITIES` or `MORE_MODALITIES`.
             keys: which things, in that order; all by default.
 
         Returns:
@@ -136,8 +143,8 @@ class Stamps:
         """
         self._known(modality)
         rows = self._rows(self.points(), keys)
-        if modality == "text":
-            return rows["caption_en"].tolist()
+        if modality in CAPTIONS:
+            return [None if pd.isna(caption) else caption for caption in rows[CAPTIONS[modality]]]
         decode = _picture if modality == "image" else _waveform
         return [
             None if pd.isna(name) else decode(self._checked(str(name), str(digest)))
@@ -160,7 +167,8 @@ class Stamps:
 
     def encoder_name(self, modality: str) -> str:
         """Name of the encoder that made the bundled features of a modality."""
-        return str(self.manifest()["encoders"][self._known(modality)]["encoder"])
+        like = "text" if modality in CAPTIONS else self._known(modality)
+        return str(self.manifest()["encoders"][like]["encoder"])
 
     def encoder_names(self, modality: str) -> tuple[str, ...]:
         """Encoders whose features of a modality are bundled."""
@@ -194,8 +202,9 @@ class Stamps:
         return points.iloc[position]
 
     def _known(self, modality: str) -> str:
-        if modality not in MODALITIES:
-            raise ValueError(f"stamps has no modality {modality!r}; it has {', '.join(MODALITIES)}")
+        known = (*MODALITIES, *MORE_MODALITIES)
+        if modality not in known:
+            raise ValueError(f"stamps has no modality {modality!r}; it has {', '.join(known)}")
         return modality
 
     def _read(self, name: str) -> bytes:

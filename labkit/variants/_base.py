@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labkit.config import TrainingConfig, parse
+from labkit.config import Part, TrainingConfig, parse
 from labkit.train import Checkpoint, Fitted, Log
 from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 
 
-class Options(BaseModel):
+class Options(Part):
     """Hyper-parameters of a variant; unknown ones are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class AlignerBase:
@@ -163,6 +160,11 @@ class AlignerBase:
         for m, v in data.z.items():
             if v.shape[1] != widths[m]:
                 raise ValueError(f"fitted on {widths[m]} features of {m!r}, cannot embed {v.shape[1]}")
+
+
+def gradients_as_asked(data: Embeddings) -> torch.set_grad_enabled:
+    """A context in which gradients are recorded if the features of `data` require them, not for parameters alone."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and any(v.requires_grad for v in data.z.values()))
 
 
 def _describe(folder: Path) -> dict[str, Any]:

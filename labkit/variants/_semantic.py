@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from labkit.types import Embeddings
+from labkit.variants._base import gradients_as_asked
 from labkit.variants._task import classes, task_terms
 from labkit.variants._trained import Trained
 
@@ -50,9 +51,10 @@ class Semantic(Trained):
             )
         self._add_classifier(classes(train))
 
-    @torch.no_grad()
     def embed(self, data: Embeddings) -> Embeddings:
         """Square roots of the class posteriors of each item alone; absent ones zero.
+
+        Has a gradient with respect to features that require one.
 
         Raises:
             RuntimeError: nothing is fitted yet.
@@ -60,9 +62,10 @@ class Semantic(Trained):
         """
         self._check_fitted()
         self._check_input(data, self.network.widths)
-        data = data.to(self.device, torch.float32)
-        logits = self.logits(self.network.project(data, normalize=False))
-        return data.with_z({m: v.softmax(dim=1).sqrt() for m, v in logits.items()})
+        with gradients_as_asked(data):
+            data = data.to(self.device, torch.float32)
+            logits = self.logits(self.network.project(data, normalize=False))
+            return data.with_z({m: v.softmax(dim=1).sqrt() for m, v in logits.items()})
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Rebuild heads and classifier from their saved shapes and take the weights."""

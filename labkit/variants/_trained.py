@@ -18,7 +18,7 @@ from labkit import train as training_loop
 from labkit.encoders.heads import LinearHead
 from labkit.geometry import knn
 from labkit.types import Embeddings
-from labkit.variants._base import AlignerBase, Options
+from labkit.variants._base import AlignerBase, Options, gradients_as_asked
 from labkit.variants._neighborhoods import Neighborhoods
 
 Weight = Annotated[float, Field(ge=0)]
@@ -245,9 +245,10 @@ class Trained(AlignerBase):
                 totals.setdefault(name, []).append(value)
         return {name: torch.stack(v).mean() for name, v in totals.items()} | self.sample_terms(z, batch)
 
-    @torch.no_grad()
     def embed(self, data: Embeddings) -> Embeddings:
         """The samples in the shared space, rows on the unit sphere, absent ones zero.
+
+        Has a gradient with respect to features that require one.
 
         Raises:
             RuntimeError: nothing is fitted yet.
@@ -255,8 +256,9 @@ class Trained(AlignerBase):
         """
         self._check_fitted()
         self._check_input(data, self.network.widths)
-        data = data.to(self.device, torch.float32)
-        return data.with_z(self.network.project(data, normalize=True))
+        with gradients_as_asked(data):
+            data = data.to(self.device, torch.float32)
+            return data.with_z(self.network.project(data, normalize=True))
 
     def state(self) -> dict[str, Tensor]:
         """Weights and feature statistics."""

@@ -21,12 +21,12 @@ from labkit.variants._trained import Pair
 Solver = Literal["divergence", "entropic", "unbalanced", "exact", "low_rank", "sliced", "lower_bound"]
 
 
-def transport(pair: Pair, solver: Solver, *, epsilon: float, cost: Cost = "cosine") -> Tensor:
+def transport(pair: Pair, solver: Solver, *, epsilon: float, cost: Cost = "cosine", tau: float = 0.9) -> Tensor:
     """Transport between the clouds of two modalities.
 
     divergence   Sinkhorn divergence: zero for equal clouds; the sound one to train with
     entropic     without its debiasing, as the proposals write it
-    unbalanced   the divergence with relaxed marginals, tau = 0.9
+    unbalanced   the divergence with relaxed marginals, by tau in (0, 1): the smaller, the more may stay unmatched
     exact        unregularized
     low_rank     debiased, over plans of rank 8; cosine cost, no epsilon
     sliced       on 256 random lines; cosine cost, no epsilon
@@ -38,7 +38,7 @@ def transport(pair: Pair, solver: Solver, *, epsilon: float, cost: Cost = "cosin
     if solver == "entropic":
         return entropic_ot(x, y, epsilon=epsilon, cost=cost)
     if solver == "unbalanced":
-        return unbalanced_divergence(x, y, epsilon=epsilon, cost=cost)
+        return unbalanced_divergence(x, y, epsilon=epsilon, tau=tau, cost=cost)
     if solver == "exact":
         return exact_ot(x, y, cost=cost)
     if solver == "low_rank":

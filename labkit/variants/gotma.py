@@ -42,10 +42,12 @@ class GotmaOptions(CollapsibleOptions):
         epsilon: regularization of transport, relative to the mean cost.
         solver: of transport: "divergence", "entropic" (as proposed), "unbalanced", "exact", "low_rank", "sliced" or
             "lower_bound".
+        tau: of the solver "unbalanced": the smaller, the more may stay unmatched.
         distance: that L_RC compares: "sphere" (the angle), "euclidean", "cosine", "geodesic" or "diffusion".
         literal: take L_RC as proposed, one-sided and not normalized: see `labkit.losses.rc_literal`.
     """
 
+    added = ("tau",)
     keeps_apart: ClassVar[tuple[str, ...]] = ("w_cl",)
 
     w_ot: Weight = 1.0
@@ -55,6 +57,7 @@ class GotmaOptions(CollapsibleOptions):
     w_curvature: Weight = 0.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
     solver: Solver = "divergence"
+    tau: Annotated[float, Field(gt=0, lt=1)] = 0.9
     distance: Distance = "sphere"
     literal: bool = False
 
@@ -86,7 +89,7 @@ class Gotma(Trained):
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""
         o = self.options
-        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon)} if o.w_ot else {}
+        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon, tau=o.tau)} if o.w_ot else {}
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """Riemannian, contrastive and curvature terms."""

@@ -28,15 +28,18 @@ class OTOptions(CollapsibleOptions):
         w_ot: weight of transport.
         epsilon: its regularization, relative to the mean cost.
         solver: of transport: "divergence", "entropic", "unbalanced", "exact", "low_rank", "sliced" or "lower_bound".
+        tau: of the solver "unbalanced": the smaller, the more may stay unmatched.
         cost: of transport, between directions: "cosine", "euclidean" or "geodesic" (the angle).
     """
 
+    added = ("tau",)
     keeps_apart: ClassVar[tuple[str, ...]] = ("w_contrastive",)
 
     w_contrastive: Weight = 1.0
     w_ot: Weight = 1.0
     epsilon: Annotated[float, Field(gt=0)] = 0.05
     solver: Solver = "divergence"
+    tau: Annotated[float, Field(gt=0, lt=1)] = 0.9
     cost: Cost = "cosine"
 
 
@@ -51,7 +54,7 @@ class OT(Trained):
     def cloud_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The transport term."""
         o = self.options
-        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon, cost=o.cost)} if o.w_ot else {}
+        return {"ot": o.w_ot * transport(pair, o.solver, epsilon=o.epsilon, cost=o.cost, tau=o.tau)} if o.w_ot else {}
 
     def pair_terms(self, pair: Pair) -> dict[str, Tensor]:
         """The contrastive term."""

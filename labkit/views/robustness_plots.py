@@ -35,7 +35,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "white_noise", "pink_noise", "reverberation", "band_limit", "clipping", "time_masking", "speed", "gain",
         ),
         "features": ("feature_noise", "feature_masking"),
-        "missing": ("missing_modality",),
+        "missing": ("missing_modality", "missing_by_label"),
         "adversarial": ("fgsm", "pgd", "apgd"),
     }
 )  # fmt: skip
@@ -51,8 +51,9 @@ _FIRST = ("#7f0000", "#c0392b", "#e67e22", "#f4b942", "#f9e29c")  # the earlier,
 
 
 def family_of(corruption: str) -> str:
-    """The family of a corruption, "other" for one that is in none."""
-    return next((family for family, names in FAMILIES.items() if corruption in names), OTHER)
+    """The family of a corruption, whatever stands in for lost items; "other" for one that is in none."""
+    lost_how = corruption.partition("+")[0]
+    return next((family for family, names in FAMILIES.items() if lost_how in names), OTHER)
 
 
 def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") -> hv.Layout:

@@ -273,3 +273,25 @@ def test_neighbors_of_another_caption_share_the_category(modality, at_least):
     hits = stamps.label[similarity.argmax(dim=1)] == stamps.label
     chance = float((torch.bincount(stamps.label).double() / len(stamps)).square().sum())
     assert float(hits.double().mean()) > max(at_least, 2 * chance)
+
+
+@pytest.mark.parametrize(("modality", "language", "count"), [("text_fr", "fr", 950), ("text_es", "es", 949)])
+def test_captions_of_other_languages_have_features_of_the_english_encoder(points, modality, language, count):
+    stamps = data.load("stamps", modalities=("text", modality))
+    z, there = stamps.z[modality], stamps.present[modality]
+    assert z.shape == (950, DIMS["text"])
+    assert int(there.sum()) == count
+    assert (there.numpy() == points[f"caption_{language}"].notna().to_numpy()).all()
+    assert (z[there].norm(dim=1) - 1).abs().max() < 2e-3
+    source = data.dataset("stamps")
+    assert modality not in source.modalities
+    assert source.encoder_names(modality) == source.encoder_names("text")
+    absent = points["key"][~there.numpy()].tolist()
+    key = "animals/amphibians/frog"
+    caption = {"fr": "Une grenouille.", "es": "Una rana."}[language]
+    assert source.items(modality, [key, *absent]) == [caption, *(None for _ in absent)]
+    # nearer to its own caption in English than to another one, if not by much: the encoder has learned English only
+    own = (stamps.z["text"][there] * z[there]).sum(dim=1).mean()
+    other = (stamps.z["text"][there].roll(7, dims=0) * z[there]).sum(dim=1).mean()
+    assert own > other + 0.1
+    assert own < 0.7

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
+from labkit.imputation import Imputation
 from labkit.registry import Registry
 from labkit.types import Embeddings, Score
 
@@ -27,7 +28,12 @@ class Judge(Protocol):
     """A fitted task."""
 
     def __call__(
-        self, shared: Embeddings, asked: Mapping[str, Bool[Tensor, " n"]] | None = None, *, involving: str = ""
+        self,
+        shared: Embeddings,
+        asked: Mapping[str, Bool[Tensor, " n"]] | None = None,
+        *,
+        involving: str = "",
+        impute: Imputation | None = None,
     ) -> list[Score]:
         """Scores of test samples.
 
@@ -35,6 +41,7 @@ class Judge(Protocol):
             shared: embedded test samples; items that a corruption took away are absent.
             asked: modality -> samples that count, absent or not; those that are present by default.
             involving: only the scores that change when this modality's test items do; all by default.
+            impute: what stands in for absent items; `labkit.imputation.others` by default.
         """
         ...
 

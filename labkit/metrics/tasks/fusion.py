@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import normalize
 
-from labkit.metrics.absent import neutral, substitute
+from labkit.imputation import Imputation, others
 from labkit.metrics.retrieval import mrr, recall_at_10
 from labkit.metrics.tasks import TASKS
 from labkit.types import Embeddings, Score
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @TASKS.register("fused_retrieval")
 def fused_retrieval(trained: Embeddings, validated: Embeddings) -> FusedRetrieval:
     """Retrieval from two modalities to a third; of the training samples only the mean embeddings are used."""
-    return FusedRetrieval(neutral(trained))
+    return FusedRetrieval(others(trained))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +38,21 @@ class FusedRetrieval:
 
     Everything of the query's group is relevant, ties and chance are those of `labkit.metrics.retrieval`; range 0..1,
     higher is better. Queries are samples that are asked in both modalities, the gallery those asked in the third, where
-    an absent one is stood in for (`labkit.metrics.absent`).
+    an absent one is stood in for (`labkit.imputation`).
 
     Attributes:
-        uninformed: modality -> mean training embedding.
+        stand_in: for absent items, where the call names no other.
     """
 
-    uninformed: Mapping[str, Float[Tensor, " d"]]
+    stand_in: Imputation
 
     def __call__(
-        self, shared: Embeddings, asked: Mapping[str, Bool[Tensor, " n"]] | None = None, *, involving: str = ""
+        self,
+        shared: Embeddings,
+        asked: Mapping[str, Bool[Tensor, " n"]] | None = None,
+        *,
+        involving: str = "",
+        impute: Imputation | None = None,
     ) -> list[Score]:
         """One Score per metric and direction; see `labkit.metrics.tasks.Judge`."""
         counted = shared.present if asked is None else asked
@@ -58,7 +63,7 @@ class FusedRetrieval:
                 if involving not in ("", a, b, target):
                     continue
                 source = f"{a}+{b}"
-                searched = substitute(shared, (a, b, target), self.uninformed).z[target]
+                searched = (impute or self.stand_in)(shared, (a, b, target)).z[target]
                 both = shared.with_z(
                     {source: unit[a] + unit[b], target: searched},
                     {source: counted[a] & counted[b], target: counted[target]},

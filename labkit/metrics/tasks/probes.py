@@ -19,7 +19,7 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from labkit.metrics.absent import neutral, substitute
+from labkit.imputation import Imputation, others
 from labkit.metrics.tasks import TASKS
 from labkit.metrics.tasks.classification import classification_scores
 from labkit.types import Embeddings, Score
@@ -52,23 +52,28 @@ class Probes:
     """Probes of all modalities, and what they say of test samples.
 
     Scores are those of `classification_scores`. Samples without a label, or with one that no training sample has, are
-    not asked. An absent item is stood in for by the sample's other modalities (`labkit.metrics.absent`); late fusion
+    not asked. An absent item is stood in for by the sample's other modalities (`labkit.imputation`); late fusion
     asks the items that are there, and falls back on the shares of the training labels where none is.
 
     Attributes:
         name: prefix of the metrics.
         posterior: modality -> fitted probe, unit vectors to posteriors over all classes.
         prior: share of each class among the training samples.
-        uninformed: modality -> mean training embedding.
+        stand_in: for absent items, where the call names no other.
     """
 
     name: str
     posterior: Mapping[str, Posterior]
     prior: Float[np.ndarray, " c"]
-    uninformed: Mapping[str, Float[Tensor, " d"]]
+    stand_in: Imputation
 
     def __call__(
-        self, shared: Embeddings, asked: Mapping[str, Bool[Tensor, " n"]] | None = None, *, involving: str = ""
+        self,
+        shared: Embeddings,
+        asked: Mapping[str, Bool[Tensor, " n"]] | None = None,
+        *,
+        involving: str = "",
+        impute: Imputation | None = None,
     ) -> list[Score]:
         """Scores by source (fitted on) and target (tested on), late fusion as "a+b"; see `labkit.metrics.tasks.Judge`.
 
@@ -83,7 +88,7 @@ class Probes:
         for target in shared.modalities:
             rows = (counted[target] & known).nonzero()[0]
             if involving in ("", target) and len(rows):
-                complete = substitute(shared, (target,), self.uninformed).z[target].cpu().numpy()
+                complete = (impute or self.stand_in)(shared, (target,)).z[target].cpu().numpy()
                 x = normalize(complete[rows])
                 for source, posterior in self.posterior.items():
                     scores += self._scores(posterior(x), label, rows, (source, target))
@@ -117,7 +122,7 @@ def _fitted(
 ) -> Probes:
     """A probe for every modality that has items of two or more classes."""
     if trained.label is None:
-        return Probes(name, {}, np.zeros(0), {})
+        return Probes(name, {}, np.zeros(0), others(trained))
     counts = np.bincount(trained.label.cpu().numpy()[trained.label.cpu().numpy() >= 0])
     posterior = {}
     for m in trained.modalities:
@@ -126,7 +131,7 @@ def _fitted(
             vx, vy = _labelled(validated, m)
             seen = np.isin(vy, y)
             posterior[m] = _spread(fit(x, y, vx[seen], vy[seen]), np.unique(y), len(counts))
-    return Probes(name, posterior, counts / max(counts.sum(), 1), neutral(trained))
+    return Probes(name, posterior, counts / max(counts.sum(), 1), others(trained))
 
 
 def _labelled(data: Embeddings, modality: str) -> tuple[np.ndarray, np.ndarray]:

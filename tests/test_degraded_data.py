@@ -1,0 +1,150 @@
+"""Runs on data that lacks items, is paired wrongly or shifts between training and test: from configuration to scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from labkit import robustness, samples
+from labkit import run as runs
+from labkit.config import ConfigError, RunConfig
+from labkit.registry import UnknownNameError
+from labkit.store import Run, Store
+
+
+def config(*, variant: str = "cca", corruptions: tuple[str, ...] = (), **data: Any) -> RunConfig:
+    values = {
+        "variant": variant,
+        "data": {"modalities": ["image", "text"]} | data,
+        "training": {"epochs": 3},
+        "evaluation": {"corruptions": corruptions, "bootstrap": 100},
+    }
+    return RunConfig.model_validate(values)
+
+
+def recall(run: Run, corruption: str = "none") -> pd.Series:
+    scores = run.scores().query("metric == 'recall_at_10' and corruption == @corruption")
+    return scores.groupby("severity")["value"].mean()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """On the data as they are, under two ways of losing items and what stands in."""
+    names = ("missing_modality", "missing_by_label+nearest", "missing_by_label+drop")
+    three = {"modalities": ["image", "text", "speech_fr"]}
+    return runs.execute(config(corruptions=names, **three), root=tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.parametrize(
+    "data", [{"shuffled": 0.5}, {"domain": {"train": "drawing", "test": "photo"}}, {"domain": {"test_items": {"text": "text_fr"}}}]
+)
+def test_what_makes_pairs_or_domains_worse_makes_retrieval_worse(data: dict[str, Any], tmp_path: Path) -> None:
+    as_it_is = {"domain": {"train": "photo", "test": "photo"}} if "train" in data.get("domain", {}) else {}
+    worse, better = (runs.execute(config(**d), root=tmp_path) for d in (data, as_it_is))
+    assert float(recall(worse)[0]) < float(recall(better)[0]) - 0.1
+    clean = {run.id: run.scores().query("metric == 'recall_at_10'")["chance"].to_list() for run in (worse, better)}
+    assert clean[worse.id] == pytest.approx(clean[better.id], abs=2e-3), "the same test samples are asked"
+    assert runs.resolve(runs.stored_config(Store(tmp_path), worse.id)).run_id == worse.id
+
+
+def test_a_run_is_made_of_the_samples_of_its_domain(tmp_path: Path) -> None:
+    run = runs.execute(config(domain={"train": "drawing", "test": "photo"}), root=tmp_path)
+    points = run.points()
+    kinds = points.groupby("split")["kind"].unique()
+    assert {split: list(kind) for split, kind in kinds.items()} == {
+        "train": ["drawing"],
+        "validation": ["drawing"],
+        "test": ["photo"],
+    }
+    assert len(run.embedding("text")) == len(points) == run.info["n"] < 950
+
+
+def test_training_items_go_missing_by_label_and_validation_items_too() -> None:
+    content = samples.load(config(missing=0.3, missing_by="label"))
+    whole = samples.load(config())
+    for name in ("train", "validation"):
+        part, complete = getattr(content, name), getattr(whole, name)
+        lost = sum(int((complete.present[m] & ~part.present[m]).sum()) for m in part.modalities)
+        assert lost == round(0.3 * sum(int(p.sum()) for p in complete.present.values()))
+    assert all(torch.equal(content.test.present[m], whole.test.present[m]) for m in whole.test.modalities)
+    by_chance = samples.load(config(missing=0.3))
+    assert not torch.equal(by_chance.train.present["image"], content.train.present["image"])
+
+
+def test_missing_by_label_without_labels_is_refused_before_a_run_is_made(own_file: Path, tmp_path: Path) -> None:
+    asked = config(dataset=str(own_file), modalities=["a", "b"], missing=0.2, missing_by="label")
+    with pytest.raises(ValueError, match="items cannot be missing by label: the samples have no labels"):
+        runs.execute(asked, root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_shuffled_pairs_are_those_of_training_alone() -> None:
+    content, whole = samples.load(config(shuffled=0.4)), samples.load(config())
+    moved = (content.train.z["text"] != whole.train.z["text"]).any(dim=1)
+    # things with one caption have one vector, and may have changed places
+    assert 0.35 < float(moved.float().mean()) <= 0.4 + 1 / len(moved)
+    assert torch.equal(content.train.z["image"], whole.train.z["image"])
+    for name in ("validation", "test"):
+        assert torch.equal(getattr(content, name).z["text"], getattr(whole, name).z["text"])
+
+
+def test_few_pairs_are_cut_first_and_those_that_are_left_are_shuffled() -> None:
+    cut, both = (samples.load(config(pairs=0.5, shuffled=s)).train for s in (0.0, 0.5))
+    paired = cut.present["image"] & cut.present["text"]
+    moved = (cut.z["text"] != both.z["text"]).any(dim=1)
+    assert not (moved & ~paired).any()
+    assert float(moved[paired].float().mean()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_curves_of_what_stands_in_for_lost_items_are_stored(plain: Run) -> None:
+    others, nearest = recall(plain, "missing_modality"), recall(plain, "missing_by_label+nearest")
+    clean, dropped = float(recall(plain)[0]), recall(plain, "missing_by_label+drop")
+    assert others[5] < clean - 0.05
+    assert nearest[5] < clean - 0.05
+    assert dropped[5] > nearest[5], "complete samples in a smaller gallery are easier"
+    field = plain.field("recall_at_10", where={"corruption": "missing_by_label+nearest", "severity": 5})
+    assert len(field) > 0
+
+
+def test_imputations_are_added_to_a_stored_run(plain: Run) -> None:
+    """The items that are lost are those of the curve that was there; only what stands in is another."""
+    before = len(plain.scores())
+    found = robustness.measure(plain, ("missing_modality+token", "missing_modality+barycentric"), severities=(3,))
+    assert found.conditions == 2 * 3
+    assert len(plain.scores()) > before
+    assert set(found.table["corruption"]) == {"missing_modality+token", "missing_modality+barycentric"}
+    again = robustness.measure(plain, ("missing_modality+token",), severities=(3,))
+    assert (again.conditions, again.stored) == (0, 3)
+
+
+def test_names_that_there_are_not_are_refused_with_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="unknown imputation 'barycentre'; did you mean 'barycentric'"):
+        runs.resolve(config(corruptions=("missing_modality+barycentre",)))
+    with pytest.raises(ConfigError, match=r"'feature_noise\+mean' names an imputation, but after feature_noise no items"):
+        runs.resolve(config(corruptions=("feature_noise+mean",)))
+
+
+def test_corrupted_raw_items_are_not_mixed_with_those_that_stand_in_at_test(tmp_path: Path) -> None:
+    asked = config(domain={"test_items": {"text": "text_fr"}}, corruptions=("word_drop",))
+    with pytest.warns(UserWarning, match="test samples have items of 'text_fr' for 'text' here"):
+        run = runs.execute(asked, root=tmp_path)
+    assert set(run.scores()["corruption"]) == {"none"}
+    (skipped,) = run.info["skipped"]
+    assert (skipped["modality"], skipped["items"]) == ("text", 0)
+
+
+def test_ids_of_runs_that_ask_for_none_of_this_are_as_before() -> None:
+    plainest = config()
+    said = config(missing_by="chance", shuffled=0.0, domain={"train": "", "test": "", "test_items": {}})
+    assert said.run_id == plainest.run_id
+    assert "domain" not in plainest.model_dump(mode="json")["data"]
+    # made before these fields and the option `tau` existed
+    for variant, digest in (("ot", "31393e4246"), ("gotma", "4a40a9f0bc"), ("clip", "0ef13bfd3b")):
+        assert runs.resolve(RunConfig(variant=variant)).run_id == f"{variant}-s0-{digest}"
+    assert len({config(variant="ot", missing_by=by, missing=0.1).run_id for by in ("chance", "label")}) == 2
+    relaxed = RunConfig(variant="ot", options={"solver": "unbalanced", "tau": 0.5})
+    assert runs.resolve(relaxed).options["tau"] == 0.5
