@@ -1,168 +1,266 @@
-"""The app of one browser session: run picker, three pages, state in the URL."""
+"""The app of one browser session: run picker with readiness, a tab per page, state in the URL.
+
+Everything that happens goes one way: a control, a gesture or the URL changes the `Session`, the app sees it and tells
+the visible page; the other pages draw when somebody looks at them.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import holoviews as hv
-import pandas as pd
 import panel as pn
 import param
 
-from dashboards import content as contents
-from dashboards import items, parts
-from dashboards.comparison import comparable
-from dashboards.page_manifolds import COLORS, ManifoldsPage
+from dashboards import items, parts, readiness, url
+from dashboards.catalog import Listing
+from dashboards.page import Page
+from dashboards.page_manifolds import ManifoldsPage
 from dashboards.page_robustness import RobustnessPage
 from dashboards.page_runs import RunsPage
+from dashboards.session import Session, served_user
 from labkit.store import Store, StoreError
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = True
 
-PAGES = ("Manifolds", "Robustness", "Runs")
-STATES = ("complete", "running", "interrupted", "failed")
+PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, RunsPage)
+_OFFERED = 200  # runs in the picker at a time; the filter finds the others
+_POLL = 3_000  # milliseconds between two looks for new runs
+_LOG = logging.getLogger("labkit.dashboard")
 
 
-class App(param.Parameterized):
-    """Pages around one store; the picked run is on the first, comparable runs on the others.
+class App:
+    """Pages around one session.
 
     Args:
-        store: the runs; those of `labkit.store.runs_root()` by default.
-        query: what the URL asks for: run, page, color, projection, theme.
+        session: whose state they show.
+        query: what the URL asks for; see `url.written`.
+
+    Attributes:
+        pages: by title.
+        drawn: titles of the pages that were seen.
+        told: called when something has changed that the URL has to say.
     """
 
-    run = param.Selector(default="", objects=[""], doc="Run on the page Manifolds; others on the same data beside it.")
-    page = param.Selector(default=PAGES[0], objects=list(PAGES))
-
-    def __init__(self, store: Store | None = None, query: dict[str, str] | None = None) -> None:
-        super().__init__()
-        self.store = store or Store()
-        self.dark = (query or {}).get("theme") == "dark"
-        self.manifolds, self.robustness, self.runs = ManifoldsPage(), RobustnessPage(), RunsPage()
-        self._listed, self._problems = pd.DataFrame(), []
-        self._stale = set(PAGES)
-        self._message = pn.Column(sizing_mode="stretch_width")
-        self._states = pn.pane.HTML("", margin=(18, 8))
-        self._read()
-        self._ask(query or {})
-        self._views = dict(zip(PAGES, (p.view for p in (self.manifolds, self.robustness, self.runs)), strict=True))
+    def __init__(self, session: Session, query: dict[str, str] | None = None) -> None:
+        self.session = session
+        self.pages = {kind.title: kind(session) for kind in PAGES}
+        self.drawn: set[str] = set()
+        self._fresh: set[str] = set()
+        self._marked: set[str] = set()
+        self._listing: Listing | None = None
+        self.told: Callable[[], object] = lambda: None
+        self.message = pn.Column(sizing_mode="stretch_width")
+        self._bar = _Bar(session.dark)
         # a page is put into its tab once it is drawn: what changes while the browser builds it may get lost
-        self._places = {name: pn.Column(sizing_mode="stretch_width") for name in PAGES}
-        self._tabs = pn.Tabs(*self._places.items(), active=PAGES.index(self.page))
-        self._tabs.param.watch(lambda event: self.param.update(page=PAGES[event.new]), "active")
+        self._places = {title: pn.Column(sizing_mode="stretch_width") for title in self.pages}
+        self._tabs = pn.Tabs(*self._places.items())
+        session.opened = self._open
+        session.look()
+        session.page = next(iter(self.pages))
+        self._ask(query or {})
         self._show()
-        self.param.watch(self._show, ["run", "page"])
-        self.template = self._template()
+        self._tabs.param.watch(lambda event: session.param.update(page=list(self.pages)[event.new]), "active")
+        session.param.watch(self._changed, ["run", "step", "projection", "gap", "color"])
+        session.param.watch(lambda _: self._show(), "page")
+        session.selection.param.watch(self._selected, ["mask", "focus"])
+        self._bar.listen(self)
+    @property
+    def page(self) -> Page:
+        """The visible page."""
+        return self.pages[self.session.page]
 
     @property
-    def state(self) -> dict[str, Any]:
-        """What the URL needs to bring this page back."""
-        theme = "dark" if self.dark else "default"
-        shown = {"run": self.run, "page": self.page, "color": self.manifolds.color}
-        return {**shown, "projection": self.manifolds.projection, "theme": theme}
+    def state(self) -> dict[str, str]:
+        """What the URL needs to bring this back."""
+        return url.written(self.session, [page for title, page in self.pages.items() if title in self.drawn])
 
-    def refresh(self) -> None:
-        """Read the store again: new runs appear, changed ones are redrawn."""
-        before = self.run
-        self._stale = set(PAGES)
-        self._read()
-        if self.run == before:
-            self._show()
+    def refresh(self, *, fresh: bool = False) -> None:
+        """Look at the store again: new runs appear, what has changed is drawn anew.
 
-    def _read(self) -> None:
-        table, self._problems = self.store.table(), self.store.problems
-        dead = (table["status"] == "running") & ~table["alive"].astype(bool)
-        self._listed = table.assign(state=table["status"].mask(dead, "interrupted"))
-        counts = self._listed["state"].value_counts()
-        told = [f"{counts[state]} {state}" for state in STATES if state in counts]
-        self._states.object = f'<span class="lk-states">{parts.text(" · ".join(told) or "no runs")}</span>'
-        ready = self._listed[self._listed["state"] == "complete"].sort_values(["variant", "seed"], kind="stable")
-        labels = {
-            f"{r.variant} · seed {r.seed} · {str(r.modalities).replace(',', ', ')} · {str(r.id)[-10:]}": str(r.id)
-            for r in ready.itertuples()
-        }
-        chosen = self.run if self.run in labels.values() else self._newest(ready)
-        with param.parameterized.batch_call_watchers(self):
-            self.param["run"].objects = labels or {"": ""}
-            self.run = chosen
-
-    def _newest(self, ready: pd.DataFrame) -> str:
-        """The newest complete run of a trained variant; closed forms, which log no training, only if there is none."""
-        ids = [str(i) for i in ready.sort_values("created", ascending=False)["id"]]
-        logs = ((i, self.store.root / i / "log.jsonl") for i in ids)
-        trained = (i for i, log in logs if log.exists() and log.stat().st_size)
-        return next(trained, next(iter(ids), ""))
+        Args:
+            fresh: even if another session has just looked.
+        """
+        if fresh:
+            self.session.look()
+        if self.session.listing is not self._listing:
+            self._list()
+            self._changed()
 
     def _ask(self, query: dict[str, str]) -> None:
         """Bring back what the URL names; what it cannot have is said."""
-        if query.get("page") in PAGES:
-            self.page = query["page"]
-        if query.get("color") in COLORS:
-            self.manifolds.color = query["color"]
-        if wanted := query.get("projection"):
-            self.manifolds.param["projection"].objects = [wanted]  # the run says whether it has it
-            self.manifolds.projection = wanted
+        unknown = url.restore(self.session, self.pages.values(), query)
+        told = [f"The address asks for what is not known here: {', '.join(unknown)}."] if unknown else []
         asked = query.get("run", "")
-        if asked in self.param["run"].objects:
-            self.run = asked
+        if asked in self.session.listing.labels.values():
+            self.session.run = asked
         elif asked:
             try:
-                info = self.store.open(asked).info
+                info = self.session.store.open(asked).info
                 why = f"run {asked} is {info['status']}" + (f": {info['error']}" if info["error"] else "")
             except StoreError as error:
                 why = str(error)
-            self._message.objects = [parts.notice(f"The address asks for another run, but {why}", warning=True)]
+            told.append(f"The address asks for another run, but {why}")
+        self._list()
+        self.message.objects = [parts.notice(sentence, warning=True) for sentence in told]
 
-    def _show(self, *events: Any) -> None:
-        """Draw the visible page; the others wait until somebody looks at them."""
+    def _list(self) -> None:
+        listing = self._listing = self.session.listing
+        if self.session.run not in listing.labels.values():
+            self.session.run = listing.newest
+        self._bar.list(listing, self.session.run)
+
+    def _open(self, page: str, own: dict[str, str]) -> None:
+        for name, value in own.items():
+            setattr(self.pages[page], name, value)
+        self._fresh.discard(page)
+        self.session.page = page
+        self._show()
+
+    def _changed(self, *events: Any) -> None:
+        """What pages draw has changed; only the visible one draws now."""
         if any(event.name == "run" for event in events):
-            self._stale = set(PAGES)
-            self._message.objects = []
-        self._tabs.active = PAGES.index(self.page)
-        if self.page not in self._stale:
+            self.message.objects = []
+            self.session.step = "final"
+        self._fresh.clear()
+        self._show()
+
+    def _selected(self, *_: Any) -> None:
+        if self.session.content is not None:
+            self._marked.clear()
+            self._mark()
+
+    def _show(self) -> None:
+        """Draw the visible page if it is not up to date."""
+        title = self.session.page
+        self._tabs.active = list(self.pages).index(title)
+        if title in self._fresh:
+            self._mark()
+            self.told()
             return
-        self._stale.discard(self.page)
+        self._fresh.add(title)
+        self._marked.discard(title)
         with pn.io.hold():
             try:
-                self._draw()
+                self.session.load()
+                self._bar.tell(self.session)
+                shown = self._draw(self.pages[title])
             except StoreError as error:
-                self._message.objects = [parts.notice(str(error), warning=True)]
-            self._places[self.page].objects = [self._views[self.page]]
+                shown = [parts.notice(str(error), warning=True)]
+            except Exception:  # noqa: BLE001  one broken page must not take the others with it
+                _LOG.exception("page %s", title)
+                shown = [parts.notice(f"The page {title} failed; the server's log has the details.", warning=True)]
+            self._places[title].objects = shown
+        self.told()
 
-    def _draw(self) -> None:
-        if self.page == "Runs":
-            self.runs.show(comparable(self.store, self.run) if self.run else None, self._listed, self._problems)
-        elif not self.run:
-            text = f"No complete run in {self.store.root}: `make demo` or `labkit demo` makes some."
-            errors = [f"{r.id} {r.state}: {r.error}" for r in self._listed.itertuples() if isinstance(r.error, str)]
-            self._message.objects = [parts.notice(text), *[parts.notice(e, warning=True) for e in errors]]
-        elif self.page == "Robustness":
-            self.robustness.show(comparable(self.store, self.run))
-        else:
-            self.manifolds.show(contents.load(self.store, self.run))
+    def _draw(self, page: Page) -> list[Any]:
+        """What goes into the tab of a page."""
+        content = self.session.content
+        self.drawn.add(page.title)
+        if page.needs_run and content is None:
+            return _no_runs(self.session)
+        if content is not None and page.parts:
+            missing = readiness.lacking(content, page.parts)
+            if len(missing) == len(page.parts):
+                return [parts.notice(part.told(content)) for part in missing]
+        page.show()
+        self._mark()
+        return [page.view]
 
-    def _template(self) -> Any:
-        again = pn.widgets.Button(label="Reload runs", width=110, margin=(23, 5))
-        again.on_click(lambda _: self.refresh())
-        theme = pn.widgets.Button(label=f"{'Light' if self.dark else 'Dark'} theme", width=110)
-        theme.margin = (23, 5)
+    def _mark(self) -> None:
+        title = self.session.page
+        if title in self._marked or (self.session.content is None and self.pages[title].needs_run):
+            return
+        self._marked.add(title)
+        with pn.io.hold():
+            try:
+                self.pages[title].mark()
+            except StoreError as error:
+                self.message.objects = [parts.notice(str(error), warning=True)]
+
+    def template(self) -> Any:
+        """The page that the server sends."""
+        again, theme = self._bar.again, self._bar.theme
+        again.on_click(lambda _: self.refresh(fresh=True))
         theme.on_click(lambda _: self._retheme())
-        picker = pn.widgets.Select.from_param(self.param["run"], width=430)
         template = pn.template.BootstrapTemplate(
-            title="labkit", theme="dark" if self.dark else "default", header_background="#1b1f24"
+            title="labkit", theme="dark" if self.session.dark else "default", header_background="#1b1f24"
         )
-        bar = pn.FlexBox(picker, self._states, again, theme, align_items="center")
         main: Any = template.main
-        main.append(pn.Column(bar, self._message, self._tabs, sizing_mode="stretch_width"))
+        main.append(pn.Column(self._bar.view, self.message, self._tabs, sizing_mode="stretch_width"))
         return template
 
     def _retheme(self) -> None:
         """A theme is part of the page that the server sends, so it takes a reload; the URL keeps everything else."""
         location = pn.state.location
         if location is not None:
-            location.update_query(**{**self.state, "theme": "default" if self.dark else "dark"})
+            location.update_query(**{**self.state, "theme": "default" if self.session.dark else "dark"})
             location.reload = True
+
+
+class _Bar:
+    """Picker, filter, readiness and buttons above the tabs."""
+
+    def __init__(self, dark: bool) -> None:
+        self.find = pn.widgets.TextInput(label="Find", placeholder="method, seed, modality ...", width=170)
+        self.pick = pn.widgets.Select(label="Run", width=430)
+        self.states = pn.pane.HTML("", margin=(18, 8))
+        self.ready = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
+        self.again = pn.widgets.Button(label="Reload runs", width=110, margin=(23, 5))
+        self.theme = pn.widgets.Button(label=f"{'Light' if dark else 'Dark'} theme", width=110, margin=(23, 5))
+        row = pn.FlexBox(self.pick, self.find, self.states, self.again, self.theme, align_items="center")
+        self.view = pn.Column(row, self.ready, sizing_mode="stretch_width")
+        self._listing: Listing | None = None
+        self._own = False
+
+    def listen(self, app: App) -> None:
+        """Let the picker choose the run of the app."""
+
+        def picked(event: param.parameterized.Event) -> None:
+            if event.new and not self._own:
+                app.session.run = event.new
+
+        self.pick.param.watch(picked, "value")
+        self.find.param.watch(lambda _: self._offer(app.session.run), "value_input")
+
+    def list(self, listing: Listing, run: str) -> None:
+        """Offer the runs of a listing."""
+        self._listing = listing
+        told = " · ".join(f"{n} {state}" for state, n in listing.counts.items())
+        self.states.object = f'<span class="lk-states">{parts.text(told or "no runs")}</span>'
+        self._offer(run)
+
+    def tell(self, session: Session) -> None:
+        """Show the run of the session and what it has."""
+        self.ready.object = readiness.summary(session.content) if session.content is not None else ""
+        if self.pick.value != session.run:
+            self._offer(session.run)
+
+    def _offer(self, run: str) -> None:
+        """The runs whose label has every word of the filter, and the shown one."""
+        labels = {} if self._listing is None else self._listing.labels
+        words = str(self.find.value_input or "").lower().split()
+        found = {label: i for label, i in labels.items() if all(word in label.lower() for word in words)}
+        offered = dict(list(found.items())[:_OFFERED])
+        offered |= {label: i for label, i in labels.items() if i == run}
+        self._own = True
+        try:
+            self.pick.param.update(options=offered or {"": ""}, value=run)
+        finally:
+            self._own = False
+        capped = f", the first {_OFFERED} offered" if len(found) > _OFFERED else ""
+        self.find.description = f"{len(found)} of {len(labels)} runs{capped}"
+
+
+def _no_runs(session: Session) -> list[Any]:
+    """What to do where there is no complete run, and why those that there are cannot be shown."""
+    listing = session.listing
+    failed = [f"{r['id']} {r['state']}: {r['error']}" for r in listing.records.values() if r.get("error")]
+    text = f"No complete run in {session.store.root}: `make demo` or `labkit demo` makes some."
+    return [parts.notice(text), *(parts.notice(e, warning=True) for e in (*failed, *listing.problems))]
 
 
 def session() -> Any:
@@ -170,13 +268,18 @@ def session() -> Any:
     pn.extension("tabulator", raw_css=[items.STYLE, parts.STYLE])  # holds for one session
     location = pn.state.location
     query = {} if location is None else {k: str(v) for k, v in location.query_params.items()}
-    app = App(query=query)
+    user, writable = served_user()
+    state = Session(Store(), dark=query.get("theme") == "dark", user=user, writable=writable)
+    app = App(state, query)
 
     def tell(*_: object) -> None:
         if location is not None:
             location.update_query(**app.state)
 
     tell()
-    app.param.watch(tell, ["run", "page"])
-    app.manifolds.param.watch(tell, ["color", "projection"])
-    return app.template
+    app.told = tell
+    for page in app.pages.values():
+        if page.keep:
+            page.param.watch(tell, list(page.keep))
+    pn.state.add_periodic_callback(app.refresh, period=_POLL)
+    return app.template()

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import pandas as pd
 
+from dashboards.catalog import Listing
 from dashboards.content import stamp
 from labkit import stats
 from labkit.store import Run, Store
@@ -40,17 +41,17 @@ class Comparison:
         return _differences(self, metric, source, target, baseline)
 
 
-def comparable(store: Store, run_id: str) -> Comparison:
+def comparable(listing: Listing, run_id: str) -> Comparison:
     """The complete runs on the same data as `run_id`, and none where it is not among them."""
-    complete = {run.id: (run, info) for run in store.runs() if (info := run.info)["status"] == "complete"}
-    chosen: dict[tuple[str, int], Run] = {}
+    complete = {i: r for i, r in listing.records.items() if r["state"] == "complete"}
+    chosen: dict[tuple[str, int], str] = {}
     if run_id in complete:
-        wanted = complete[run_id][1]["config"].get("data")
-        for run, info in complete.values():  # oldest first, so the newest stays
-            if info["config"].get("data") == wanted:
-                chosen[info["variant"], info["seed"]] = run
-    runs = list(chosen.values())
-    return Comparison(str(store.root), tuple(r.id for r in runs), tuple(stamp(r) for r in runs))
+        wanted = complete[run_id]["config"].get("data")
+        for i, record in complete.items():  # oldest first, so the newest stays
+            if record["config"].get("data") == wanted:
+                chosen[record["variant"], record["seed"]] = i
+    ids = tuple(chosen.values())
+    return Comparison(str(listing.root), ids, tuple(stamp(Run(listing.root / i)) for i in ids))
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,14 +39,30 @@ class Content:
         return list(self.run.info["modalities"])
 
     @cached_property
-    def projections(self) -> list[str]:
-        """Stored 2-D frames, UMAP first."""
-        return sorted(self.run.steps("projections"), reverse=True)
-
-    @cached_property
     def groups(self) -> np.ndarray:
         """Caption group of every sample."""
         return self.points["group"].to_numpy()
+
+    @cached_property
+    def steps(self) -> list[str]:
+        """Steps of the training that have vectors or a frame, first to last; raw features are no step."""
+        kinds = (self.run.steps("projections"), self.run.steps("embeddings"))
+        found = {step for kind in kinds for steps in kind.values() for step in steps} - {"raw"}
+        return sorted(found - {"final"}, key=int) + ["final"] * ("final" in found)
+
+    @cached_property
+    def has_curves(self) -> bool:
+        """Whether the run was measured under corruptions."""
+        return self.run.has("scores") and bool((self.run.scores()["corruption"] != "none").any())
+
+    @cached_property
+    def _row_of_key(self) -> pd.Index:
+        return pd.Index(self.points["key"])
+
+    def rows_of(self, keys: Iterable[str]) -> np.ndarray:
+        """Rows of the samples with these keys; unknown keys are left out."""
+        rows = self._row_of_key.get_indexer(list(keys))
+        return np.unique(rows[rows >= 0])
 
     def present(self, modality: str) -> np.ndarray:
         """Rows that have the modality."""

@@ -10,19 +10,16 @@ import panel as pn
 import param
 
 from dashboards.content import SPACES, Content
+from dashboards.frames import FrameControls, Shown, chosen
 from dashboards.items import card, neighbors, partner_table
+from dashboards.page import Page
 from dashboards.pane import MapPane
 from dashboards.parts import legend, notice, text
 from dashboards.selection import Selection
+from dashboards.session import FIELDS, Session
 from labkit.store import StoreError
 from labkit.views import manifolds
 
-FIELDS = {
-    "recall@10": "recall_at_10",
-    "neighborhood preservation": "neighborhood_preservation",
-    "neighborhood kept": "neighborhood_kept",
-}
-COLORS = ("modality", "label", "kind", "split", "trust", *FIELDS)
 JOINT = "all modalities"
 MAX_COMPARED = 5_000  # samples whose partners are ranked at once: 5,000 x 5,000 similarities take about a second
 NOTE = (
@@ -31,61 +28,48 @@ NOTE = (
 )
 
 
-class ManifoldsPage(param.Parameterized):
-    """The page; `show` puts a run on it."""
+class ManifoldsPage(Page):
+    """The page."""
 
-    projection = param.Selector(objects=[""], doc="Stored 2-D frame.")
-    color = param.Selector(default="modality", objects=list(COLORS), doc="What the color of a point means.")
+    title = "Manifolds"
+    keep = ("space", "k", "search")
+    parts = ("maps",)
+
     space = param.Selector(default="shared space", objects=list(SPACES), doc="Where neighbors are looked up.")
     k = param.Integer(default=8, bounds=(1, 30), label="neighbors", doc="How many.")
     links = param.Boolean(default=True, label="lines between partners", doc="In the joint map, for the selection.")
     search = param.String(default="", label="search captions", doc="Selects what contains the text.")
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.selection = Selection()
-        self.content: Content | None = None
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._panes: dict[str, MapPane] = {}
-        self._lacking = ""  # projection that was wished for and that the run does not have
+        self._controls = FrameControls(session)
         self._message = pn.Column(sizing_mode="stretch_width")
         self._maps = pn.GridBox(ncols=2, sizing_mode="stretch_width")
         self._legend, self._card, self._near, self._numbers, self._count, self._line = (
             pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(6)
         )
-        self.selection.param.watch(self._selected, "mask")
-        self.selection.param.watch(self._focused, "focus")
         self.view = self._layout()
 
-    def show(self, content: Content) -> None:
-        """Put a run on the page; the selection starts anew."""
-        self.content = None  # the selection that is reset is no longer of this run
-        names, wanted = content.projections, self.projection
-        self.selection.reset(len(content.points))
-        with param.parameterized.batch_call_watchers(self):
-            self.param["projection"].objects = names or [""]
-            self.projection = wanted if wanted in names else (names or [""])[0]
-            self.search = ""
-        self.content = content
-        self._lacking = wanted if wanted and names and wanted not in names else ""
+    @property
+    def selection(self) -> Selection:
+        """The session's."""
+        return self.session.selection
+
+    def show(self) -> None:
+        """Draw the maps of the shown run."""
         self._draw()
+
+    def mark(self) -> None:
+        """Mark the selection in all maps, and say what it is in numbers."""
         self._selected()
         self._focused()
 
-    @param.depends("projection", "color", watch=True)
     def _draw(self) -> None:
-        if self.content is None:
-            return
         self._panes = {}
-        if not self.projection:
-            command = f"labkit project {self.content.run.id}"
-            self._maps.objects = [notice(f"Projections are not computed for this run: `{command}` does it.")]
-            self._legend.object = ""
-            return
-        try:
-            frame, column = self._frame()
-        except StoreError as error:
-            self._maps.objects = [notice(str(error), warning=True)]
-            return
+        shown = chosen(self.session, self.content)
+        self._controls.offer(self.content, shown)
+        frame, column = self._frame(shown)
         colors = manifolds.coloring(frame, column)
         limits = _limits(frame["x"]), _limits(frame["y"])
         parts = {JOINT: frame} | {m: frame[frame["modality"] == m] for m in self.content.modalities}
@@ -93,32 +77,30 @@ class ManifoldsPage(param.Parameterized):
             self._panes[name] = MapPane(
                 part, colors, name=name, limits=limits, on_area=self.selection.select, on_click=self._click
             )
-        self._legend.object = legend(colors, self.color, frame[column])
+        self._legend.object = legend(colors, self.session.color, frame[column])
         self._mark()
         self._maps.objects = [pane.view for pane in self._panes.values()]
 
-    def _frame(self) -> tuple[pd.DataFrame, str]:
+    def _frame(self, shown: Shown) -> tuple[pd.DataFrame, str]:
         """Points with their positions, and the column that colors them; a notice where that is not stored."""
-        assert self.content is not None
-        field, problem, column = None, "", self.color
+        field, problem, column = None, shown.problem, self.session.color
         try:
-            if self.color in FIELDS:
-                field, column = self.content.field(FIELDS[self.color]), "value"
+            if column in FIELDS:
+                field, column = self.content.field(FIELDS[column]), "value"
         except StoreError as error:
-            problem, column = str(error), "modality"
-        frame = manifolds.manifold_frame(self.content.points, self.content.run.projection(self.projection), field)
+            problem, column = f"{problem} {error}", "modality"
+        projection = self.content.run.projection(shown.name, shown.step)
+        frame = manifolds.manifold_frame(self.content.points, projection, field)
         if column not in frame:
-            problem, column = f"The samples of this run have no {column}; the maps are colored by modality.", "modality"
-        if self._lacking:
-            command = f"labkit project {self.content.run.id}"
-            problem += f" Projection {self._lacking} is not computed for this run: `{command}` does it."
+            problem += f" The samples of this run have no {column}; the maps are colored by modality."
+            column = "modality"
         self._message.objects = [notice(problem.strip())] if problem else []
         return frame, column
 
     @param.depends("space", "k", watch=True)
     def _focused(self, *_: object) -> None:
         row = self.selection.focus
-        if self.content is None or row is None:
+        if self.session.content is None or row is None:
             self._card.object = '<div class="lk-none">Click a point to see, hear and compare the thing behind it.</div>'
             self._near.object = ""
             return
@@ -133,7 +115,7 @@ class ManifoldsPage(param.Parameterized):
 
     @param.depends("search", watch=True)
     def _search(self) -> None:
-        if self.content is None or not self.search.strip():
+        if self.session.content is None or not self.search.strip():
             return
         points = self.content.points
         texts = points["caption"] if "caption" in points else points["key"]
@@ -146,8 +128,6 @@ class ManifoldsPage(param.Parameterized):
         self.selection.focus = row
 
     def _selected(self, *_: object) -> None:
-        if self.content is None:
-            return
         n, rows = len(self.content.points), np.flatnonzero(self.selection.mask)
         self._count.object = f'<b class="lk-selected" data-n="{len(rows)}">{len(rows)} of {n} things selected</b>'
         self._mark()
@@ -168,7 +148,7 @@ class ManifoldsPage(param.Parameterized):
                 pane.mark(self.selection.mask, self.selection.focus, links=self.links and name == JOINT)
 
     def _csv(self) -> io.StringIO:
-        if self.content is None:
+        if self.session.content is None:
             return io.StringIO("key\n")
         return io.StringIO(self.content.points.loc[self.selection.mask, ["key"]].to_csv(index=False))
 
@@ -178,8 +158,10 @@ class ManifoldsPage(param.Parameterized):
         clear.on_click(lambda _: self.selection.clear())
         undo.on_click(lambda _: self.selection.undo())
         save = pn.widgets.FileDownload(callback=self._csv, filename="selection.csv", label="Selected keys (csv)")
-        own = self._controls({"projection": {}, "color": {}, "search": {"type": pn.widgets.TextInput}})
-        near = self._controls({"space": {}, "k": {}})
+        own = pn.Row(
+            self._controls.view, self._own({"search": {"type": pn.widgets.TextInput}}), sizing_mode="stretch_width"
+        )
+        near = self._own({"space": {}, "k": {}})
         links = pn.Param(self.param["links"], margin=(8, 0))
         tools = pn.FlexBox(self._count, clear, undo, save, links, align_items="center", gap="4px")
         self._count.sizing_mode = None
@@ -195,7 +177,7 @@ class ManifoldsPage(param.Parameterized):
         right = pn.Column(focus, numbers, styles=_grow(2, 420))
         return pn.FlexBox(left, right, align_items="start", gap="14px", sizing_mode="stretch_width")
 
-    def _controls(self, widgets: dict[str, dict]) -> pn.Param:
+    def _own(self, widgets: dict[str, dict]) -> pn.Param:
         styled = {name: {"sizing_mode": "stretch_width", "min_width": 110, **own} for name, own in widgets.items()}
         return pn.Param(
             self.param, parameters=list(widgets), widgets=styled, show_name=False, default_layout=pn.Row,

@@ -5,15 +5,20 @@ from __future__ import annotations
 import pandas as pd
 import panel as pn
 
-from dashboards.comparison import Comparison
+from dashboards.comparison import comparable
+from dashboards.page import Page
 from dashboards.parts import notice, offer, table
+from dashboards.session import Session
 from labkit import views
 
 
-class RobustnessPage:
-    """The page; `show` puts comparable runs on it."""
+class RobustnessPage(Page):
+    """The page."""
 
-    def __init__(self) -> None:
+    title = "Robustness"
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._curves = self._scores = pd.DataFrame()
         self._metric = pn.widgets.Select(label="metric")
         self._corruption = pn.widgets.Select(label="corruption")
@@ -26,9 +31,9 @@ class RobustnessPage:
             control.param.watch(self._changed, "value")
         self.view = pn.Column(pn.FlexBox(*controls), self._body, sizing_mode="stretch_width")
 
-    def show(self, runs: Comparison) -> None:
-        """Offer what was measured."""
-        self._scores = runs.scores
+    def show(self) -> None:
+        """Offer what was measured of the runs on the same data."""
+        self._scores = comparable(self.session.listing, self.session.run).scores
         self._curves = self._scores[self._scores["corruption"] != "none"]
         self._changed()
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import panel as pn
 
-from dashboards.comparison import Comparison
+from dashboards.comparison import Comparison, comparable
+from dashboards.page import Page
 from dashboards.parts import notice, offer, table
+from dashboards.session import Session
 from labkit import views
 
 _DIFFERENCES = ["variant", "difference", "low", "high", "p", "p_holm", "effect_size", "seeds", "n", "kind"]
 _LISTED = ["id", "variant", "seed", "state", "n", "modalities", "created (UTC)", "error"]
 
 
-class RunsPage:
-    """The page; `show` puts comparable runs and the list of all runs on it."""
+class RunsPage(Page):
+    """The page."""
 
-    def __init__(self) -> None:
+    title = "Runs"
+    needs_run = False
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
         self._runs: Comparison | None = None
         self._metric = pn.widgets.Select(label="metric")
         self._direction = pn.widgets.Select(label="direction")
@@ -29,21 +34,17 @@ class RunsPage:
             control.param.watch(self._changed, "value")
         self.view = pn.Column(pn.FlexBox(*controls), self._board, self._all, sizing_mode="stretch_width")
 
-    def show(self, runs: Comparison | None, listed: pd.DataFrame, problems: list[str]) -> None:
-        """Offer the clean scores of comparable runs; list all runs below.
-
-        Args:
-            runs: to compare, None where there is no complete run.
-            listed: one row per run of the store, with its state.
-            problems: run folders that cannot be read, one sentence each.
-        """
-        self._runs = runs
+    def show(self) -> None:
+        """Offer the clean scores of the runs on the same data; list all runs below."""
+        found = self.session.listing
+        self._runs = comparable(found, self.session.run) if self.session.run else None
+        listed = found.table
         created = listed["created"].str.slice(0, 16).str.replace("T", " ")
         listed = listed.assign(**{"created (UTC)": created}).sort_values("created", ascending=False)
         self._all.objects = [
             pn.pane.Markdown(f"**All runs in this folder** ({len(listed)})"),
             table(listed[_LISTED], page_size=15),
-            *[notice(problem, warning=True) for problem in problems],
+            *[notice(problem, warning=True) for problem in found.problems],
         ]
         self._changed()
 

@@ -18,7 +18,9 @@ STYLE = """
 .lk-notice { border-left: 4px solid #0a84d0; background: rgba(10, 132, 208, .12); padding: 9px 14px; border-radius: 4px;
   overflow-wrap: anywhere; white-space: pre-wrap }
 .lk-warning { border-color: #d55e00; background: rgba(213, 94, 0, .14) }
-.lk-notice code { background: rgba(127, 127, 127, .22); padding: 1px 5px; border-radius: 3px; user-select: all }
+.lk-notice code, .lk-ready code { background: rgba(127, 127, 127, .22); padding: 1px 5px; border-radius: 3px }
+.lk-notice code, .lk-ready code { user-select: all }
+.lk-ready { font-size: .9em } .lk-ready summary { cursor: pointer; opacity: .85 } .lk-ready ul { margin: 4px 0 }
 .lk-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: center; font-size: .92em }
 .lk-legend i { display: inline-block; width: 11px; height: 11px; border-radius: 50%; margin-right: 5px }
 .lk-legend b { display: inline-block; width: 170px; height: 11px; border-radius: 3px }
@@ -34,11 +36,15 @@ def text(value: object) -> str:
     return html.escape(str(value), quote=True)
 
 
+def marked(message: str) -> str:
+    """A sentence as HTML text; what stands between backticks is a command that one click selects."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text(message))
+
+
 def notice(message: str, *, warning: bool = False) -> pn.pane.HTML:
-    """A sentence in a box; what stands between backticks is a command that one click selects."""
-    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", text(message))
+    """A sentence in a box; see `marked`."""
     kind = "lk-notice lk-warning" if warning else "lk-notice"
-    return pn.pane.HTML(f'<div class="{kind}" role="alert">{shown}</div>', sizing_mode="stretch_width")
+    return pn.pane.HTML(f'<div class="{kind}" role="alert">{marked(message)}</div>', sizing_mode="stretch_width")
 
 
 def table(frame: pd.DataFrame, *, page_size: int = 0) -> pn.widgets.Tabulator:

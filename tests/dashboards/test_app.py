@@ -11,9 +11,9 @@ import pytest
 
 from dashboards.app import App
 from dashboards.items import card, neighbors
-from dashboards.page_manifolds import COLORS
 from dashboards.page_robustness import wide
 from dashboards.parts import legend, notice, table
+from dashboards.session import COLORS, Session
 from labkit import views
 from labkit.store import Run, Store
 from labkit.views import manifolds
@@ -25,6 +25,11 @@ def texts(view) -> str:
     return "\n".join(found)
 
 
+def opened(root, query: dict[str, str] | None = None) -> App:
+    """The app of a new session."""
+    return App(Session(Store(root), dark=(query or {}).get("theme") == "dark"), query)
+
+
 def marks(page, title: str, name: str = "marks") -> dict[str, np.ndarray]:
     """Data of the marks drawn in the map whose title begins with `title`."""
     figure = next(f for f in page.figures if f.title.text.startswith(title))
@@ -33,27 +38,28 @@ def marks(page, title: str, name: str = "marks") -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def app(runs_root):
-    return drawn(App(Store(runs_root)))
+    return drawn(opened(runs_root))
 
 
 def drawn(app: App) -> App:
     """The app with its figures made, as when a browser looks."""
-    root = app.manifolds.view.get_root()
-    app.manifolds.figures = [m for m in root.references() if type(m).__name__ == "figure"]
+    root = app.pages["Manifolds"].view.get_root()
+    app.pages["Manifolds"].figures = [m for m in root.references() if type(m).__name__ == "figure"]
     return app
 
 
 def test_the_newest_trained_run_is_shown_first(app):
-    assert app.run.startswith("clip-s0")
-    assert "5 complete" in app._states.object
-    assert len(app.param["run"].objects) == 5
+    assert app.session.run.startswith("clip-s0")
+    assert "5 complete" in app._bar.states.object
+    assert len(app._bar.pick.options.values()) == 5
     assert app.state == {
-        "run": app.run, "page": "Manifolds", "color": "modality", "projection": "pca", "theme": "default",
+        "run": app.session.run, "page": "Manifolds", "step": "final", "projection": "pca", "gap": "raw",
+        "color": "modality", "theme": "default", "manifolds.space": "shared space", "manifolds.k": "8",
     }  # fmt: skip
 
 
 def test_a_lasso_in_one_map_marks_the_partners_in_all(app):
-    page = app.manifolds
+    page = app.pages["Manifolds"]
     projection = page.content.run.projection("pca")
     texts_at = projection[projection["modality"] == "text"]
     middle = texts_at[["x", "y"]].median().to_numpy()
@@ -75,7 +81,7 @@ def test_a_lasso_in_one_map_marks_the_partners_in_all(app):
 
 
 def test_a_box_selects_and_an_empty_one_selects_nothing(app):
-    page = app.manifolds
+    page = app.pages["Manifolds"]
     projection = page.content.run.projection("pca")
     low, high = projection[["x", "y"]].min().to_numpy(), projection[["x", "y"]].max().to_numpy()
     page._panes["all modalities"].box.event(bounds=(*(low - 1), *(high + 1)))
@@ -87,7 +93,7 @@ def test_a_box_selects_and_an_empty_one_selects_nothing(app):
 
 
 def test_a_click_finds_the_nearest_point_and_nothing_far_away(app):
-    page = app.manifolds
+    page = app.pages["Manifolds"]
     projection = page.content.run.projection("pca")
     images = projection[projection["modality"] == "image"].reset_index(drop=True)
     at = images[["x", "y"]].to_numpy()[40]
@@ -102,7 +108,7 @@ def test_a_click_finds_the_nearest_point_and_nothing_far_away(app):
 
 
 def test_search_selects_captions_and_is_literal(app):
-    page = app.manifolds
+    page = app.pages["Manifolds"]
     page.search = "penguin"
     captions = page.content.points["caption"]
     assert set(captions[page.selection.mask]) == set(captions[captions.str.lower().str.contains("penguin")])
@@ -112,63 +118,65 @@ def test_search_selects_captions_and_is_literal(app):
 
 @pytest.mark.parametrize("color", COLORS)
 def test_every_color_draws_or_says_why_not(app, color):
-    app.manifolds.color = color
-    assert len(app.manifolds._panes) == 4
-    assert app.manifolds._legend.object
+    app.pages["Manifolds"].session.color = color
+    assert len(app.pages["Manifolds"]._panes) == 4
+    assert app.pages["Manifolds"]._legend.object
     drawn(app)
 
 
 def test_pages_are_drawn_when_somebody_looks(app):
-    assert not app.robustness._body.objects
-    app.page = "Robustness"
-    numbers = app.robustness._body.objects[-1].value
+    assert not app.pages["Robustness"]._body.objects
+    app.session.page = "Robustness"
+    numbers = app.pages["Robustness"]._body.objects[-1].value
     assert set(numbers["variant"]) == {"cca", "procrustes"}
-    app.page = "Runs"
-    board = app.runs._board.objects[1].value
-    stored = app.store.scores()
+    app.session.page = "Runs"
+    board = app.pages["Runs"]._board.objects[1].value
+    stored = app.session.store.scores()
     where = "metric == 'recall_at_10' and source == 'image' and target == 'text' and corruption == 'none'"
     means = stored.query(where).groupby("variant")["value"].mean()
     np.testing.assert_allclose(board.set_index("variant")["value"].loc[means.index], means)
-    assert len(app.runs._all.objects[1].value) == 5
+    assert len(app.pages["Runs"]._all.objects[1].value) == 5
 
 
 def test_every_metric_has_a_leaderboard(app):
-    app.page = "Runs"
-    for metric in app.runs._metric.options.values():
-        app.runs._metric.value = metric
-        app.runs._direction.value = list(app.runs._direction.options.values())[-1]
-        assert len(app.runs._board.objects[1].value) == 3, metric
+    app.session.page = "Runs"
+    for metric in app.pages["Runs"]._metric.options.values():
+        app.pages["Runs"]._metric.value = metric
+        app.pages["Runs"]._direction.value = list(app.pages["Runs"]._direction.options.values())[-1]
+        assert len(app.pages["Runs"]._board.objects[1].value) == 3, metric
 
 
 def test_the_url_brings_everything_back(runs_root):
     known = [run.id for run in Store(runs_root).runs()]
     asked = {"run": known[2], "page": "Runs", "color": "split", "projection": "pca", "theme": "dark"}
-    assert App(Store(runs_root), query=asked).state == asked
-    other = App(Store(runs_root), query={"run": "nosuch", "page": "Nowhere", "color": "pink", "projection": "umap"})
+    asked |= {"step": "final", "gap": "centered"}
+    assert opened(runs_root, asked).state == asked
+    other = opened(runs_root, {"run": "nosuch", "page": "Nowhere", "color": "pink", "projection": "umap"})
     assert other.state["page"] == "Manifolds"
     assert other.state["color"] == "modality"
-    assert other.state["projection"] == "pca"
-    assert "no run" in texts(other._message)
-    assert f"labkit project {other.run}" in texts(other.manifolds._message)
+    assert other.state["projection"] == "umap"  # what is wished for; the page says what it shows instead
+    told = texts(other.message)
+    assert all(part in told for part in ("no run", "page Nowhere", "color pink"))
+    assert f"labkit project {other.session.run}" in texts(other.page._message)
+    assert other.page._controls.method.value == "pca"
 
 
 def test_an_empty_store_says_what_to_run(tmp_path, hostile_run):
-    app = App(Store(tmp_path / "none"))
-    assert "make demo" in texts(app._message)
-    for page in ("Robustness", "Runs"):
-        app.page = page
-    assert "make demo" in texts(app.runs.view)
+    app = opened(tmp_path / "none")
+    for page in ("Manifolds", "Robustness", "Runs"):
+        app.session.page = page
+        assert "make demo" in texts(app._places[page])
     hostile_run(tmp_path / "none")
-    app.refresh()
-    assert app.run == "hostile-s0"
+    app.refresh(fresh=True)
+    assert app.session.run == "hostile-s0"
 
 
 def test_a_failed_run_alone_is_told_and_escaped(tmp_path, failed_run, markup):
     failed_run(tmp_path)
-    app = App(Store(tmp_path), query={"run": "broken-s0"})
-    app.page = "Runs"
-    told = texts(app._message) + texts(app.runs.view)
-    assert "1 failed" in app._states.object
+    app = opened(tmp_path, {"run": "broken-s0"})
+    app.session.page = "Runs"
+    told = texts(app.message) + texts(app.pages["Runs"].view)
+    assert "1 failed" in app._bar.states.object
     assert html.escape(markup) in told
     assert "<script" not in told
     assert "<img src=x" not in told
@@ -177,61 +185,61 @@ def test_a_failed_run_alone_is_told_and_escaped(tmp_path, failed_run, markup):
 def test_an_interrupted_run_is_not_called_running(tmp_path):
     run = Store(tmp_path).create("dead-s0", name="d", variant="d", config={}, seed=0, data_root=".")
     run._claim.release(force=True)
-    assert "1 interrupted" in App(Store(tmp_path))._states.object
+    assert "1 interrupted" in opened(tmp_path)._states.object
 
 
 def test_a_run_without_projection_names_the_command(tmp_path, hostile_run):
     hostile_run(tmp_path, projected=False)
-    app = App(Store(tmp_path))
-    assert "<code>labkit project hostile-s0</code>" in texts(app.manifolds._maps)
-    app.page = "Robustness"
-    assert "not computed" in texts(app.robustness.view)
-    app.page = "Runs"
-    assert "No scores yet" in texts(app.runs.view)
+    app = opened(tmp_path)
+    assert "<code>labkit project hostile-s0</code>" in texts(app._places["Manifolds"])
+    app.session.page = "Robustness"
+    assert "not computed" in texts(app.pages["Robustness"].view)
+    app.session.page = "Runs"
+    assert "No scores yet" in texts(app.pages["Runs"].view)
 
 
 def test_missing_vectors_and_fields_are_told(tmp_path, hostile_run):
     run = hostile_run(tmp_path)
     (run.folder / "embeddings" / "text@final.npy").write_bytes(b"cut")
-    app = App(Store(tmp_path))
-    assert "truncated" in app.manifolds._numbers.object
-    app.manifolds.selection.focus = 1
-    assert "truncated" in app.manifolds._near.object
-    app.manifolds.color = "recall@10"
-    assert "not computed" in texts(app.manifolds._message)
+    app = opened(tmp_path)
+    assert "truncated" in app.pages["Manifolds"]._numbers.object
+    app.pages["Manifolds"].selection.focus = 1
+    assert "truncated" in app.pages["Manifolds"]._near.object
+    app.pages["Manifolds"].session.color = "recall@10"
+    assert "not computed" in texts(app.pages["Manifolds"].message)
     (run.folder / "points.parquet").write_bytes(b"cut")
     run.write_selection("some", [])  # the record changes, so the folder is read again
-    assert "truncated" in texts(App(Store(tmp_path))._message)
+    assert "truncated" in texts(opened(tmp_path)._places["Manifolds"])
 
 
 def test_an_unreadable_folder_is_listed(tmp_path, hostile_run):
     hostile_run(tmp_path)
     (tmp_path / "later").mkdir()
     (tmp_path / "later" / "run.json").write_text('{"schema": 99}')
-    app = App(Store(tmp_path), query={"page": "Runs"})
-    assert "schema 99" in texts(app.runs.view)
+    app = opened(tmp_path, {"page": "Runs"})
+    assert "schema 99" in texts(app.pages["Runs"].view)
 
 
 def test_hostile_texts_are_escaped_everywhere(tmp_path, hostile_run, failed_run, markup):
     hostile_run(tmp_path)
     failed_run(tmp_path)
-    app = App(Store(tmp_path), query={"color": "label"})
-    page = app.manifolds
+    app = opened(tmp_path, {"color": "label"})
+    page = app.pages["Manifolds"]
     page.selection.select(np.arange(12))
     page.selection.focus = 0
     shown = texts(page.view)
     assert html.escape(markup, quote=True) in shown
     assert "<script" not in shown
     assert "<img src=x" not in shown
-    app.page = "Runs"
-    listed = app.runs._all.objects[1]
+    app.session.page = "Runs"
+    listed = app.pages["Runs"]._all.objects[1]
     assert set(listed.formatters[c]["type"] for c in ("id", "variant", "error")) == {"plaintext"}
 
 
 def test_items_come_from_the_data_folder_only(tmp_path, hostile_run, failed_run):
     hostile_run(tmp_path)
     failed_run(tmp_path)
-    content = App(Store(tmp_path)).manifolds.content
+    content = opened(tmp_path).manifolds.content
     assert content is not None
     for row in (0, 1):  # one leads out of the folder, the other is gone
         assert "data:" not in card(content, row)
@@ -252,7 +260,7 @@ def test_fifty_thousand_points_are_rasterized_and_can_be_selected(tmp_path):
     for m, z in places.items():
         run.write_embedding(m, "final", z)
     run.complete()
-    page = drawn(App(Store(tmp_path))).manifolds
+    page = drawn(opened(tmp_path)).manifolds
     assert "at most 5000" in page._numbers.object
     page._panes["all modalities"].box.event(bounds=(0, 0, 0.1, 0.1))
     caught = [
@@ -296,11 +304,11 @@ def test_wide_table_holds_the_numbers_of_the_curves(runs_root):
 
 
 def test_switching_runs_starts_the_selection_anew(app):
-    page = app.manifolds
+    page = app.pages["Manifolds"]
     page.selection.select(np.array([1, 2]))
     page.selection.focus = 2
-    app.run = next(i for i in app.param["run"].objects if i != app.run)
+    app.session.run = next(i for i in app._bar.pick.options.values() if i != app.session.run)
     assert isinstance(page.content.run, Run)
-    assert page.content.run.id == app.run
+    assert page.content.run.id == app.session.run
     assert len(page.selection) == 0
     assert page.selection.focus is None

@@ -8,6 +8,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from dashboards import content as contents
+from dashboards.catalog import Catalog
 from dashboards.comparison import comparable
 from dashboards.items import card, neighbors, partner_table
 from labkit.config import EvaluationConfig, RunConfig
@@ -140,15 +141,15 @@ def test_comparable_takes_the_newest_run_of_each_variant_and_seed(tmp_path):
     other = execute(RunConfig(variant="identity", evaluation=settings), root=tmp_path, device="cpu")
     store = Store(tmp_path)
     assert old.id != new.id
-    assert comparable(store, old.id).ids == (new.id,)
-    assert comparable(store, other.id).ids == (other.id,)
-    assert comparable(store, "unknown").ids == ()
+    assert comparable(Catalog(store.root).listing(), old.id).ids == (new.id,)
+    assert comparable(Catalog(store.root).listing(), other.id).ids == (other.id,)
+    assert comparable(Catalog(store.root).listing(), "unknown").ids == ()
 
 
 def test_comparison_equals_the_statistics_of_the_store(store):
     from labkit import stats
 
-    runs = comparable(store, store.open("cca-s0").id)
+    runs = comparable(Catalog(store.root).listing(), store.open("cca-s0").id)
     assert len(runs.ids) == 5
     fields = store.fields("recall_at_10", runs.ids, where={"corruption": "none"})
     wanted = stats.leaderboard(store.scores(runs.ids), fields, metric="recall_at_10", source="image", target="text")

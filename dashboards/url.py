@@ -1,0 +1,58 @@
+"""The URL: what is needed to see the same again, written out in full, for defaults may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dashboards import frames
+from dashboards.page import Page
+from dashboards.session import Session
+
+SHARED = ("run", "page", "step", "projection", "gap", "color")
+_MOST = 200  # letters of a value that is taken from a URL
+
+
+def written(session: Session, pages: Iterable[Page]) -> dict[str, str]:
+    """What the URL says of a session and of the pages that were seen."""
+    state = {name: str(getattr(session, name)) for name in SHARED}
+    if session.content is not None and not session.projection:
+        state["projection"] = next(iter(frames.methods(session.content)), "")
+    state["theme"] = "dark" if session.dark else "default"
+    for page in pages:
+        own = {f"{page.key}.{name}": str(getattr(page, name)) for name in page.keep}
+        state |= {name: value for name, value in own.items() if value}
+    return state
+
+
+def restore(session: Session, pages: Iterable[Page], query: Mapping[str, str]) -> list[str]:
+    """Bring back what a URL names, but for the run.
+
+    Returns:
+        What it names that does not exist.
+    """
+    unknown = []
+    known = {"page": {page.title for page in pages}}
+    for name in ("page", "step", "projection", "gap", "color"):
+        value = query.get(name, "")[:_MOST]
+        if not value:
+            continue
+        choices = known.get(name) or set(getattr(session.param[name], "objects", ()) or ()) or {value}
+        if value in choices:
+            setattr(session, name, value)
+        else:
+            unknown.append(f"{name} {value}")
+    for page in pages:
+        for name in page.keep:
+            if (text := query.get(f"{page.key}.{name}", "")[:_MOST]) and not _set(page, name, text):
+                unknown.append(f"{page.key}.{name} {text}")
+    return unknown
+
+
+def _set(page: Page, name: str, text: str) -> bool:
+    """Whether a page takes the text as the value of its parameter."""
+    kind = type(getattr(page, name))
+    try:
+        setattr(page, name, text == "True" if kind is bool else kind(text))
+    except ValueError:
+        return False
+    return True
