@@ -13,7 +13,28 @@ import pandas as pd
 from labkit.store import Run, Store
 
 SPACES = {"shared space": "final", "encoder's own space": "raw"}
+LARGE = 20_000  # samples of a run whose vectors are not held in memory
+MOST = 5_000  # samples that are ranked at once, of a run that is not large
+MOST_LARGE = 1_000  # the same of a large one, against twice as many targets
+_PART = 65_536  # vectors read at a time
 _CHUNK = 1024  # rows of a similarity matrix held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Where the partners of some samples are.
+
+    Attributes:
+        rank: of each partner, from 1.
+        distance: cosine distance to it.
+        pairs: how many pairs there are; `rank` may be a sample of them.
+        last: the largest possible rank, the median over rows; smaller than the targets where they were sampled.
+    """
+
+    rank: np.ndarray
+    distance: np.ndarray
+    pairs: int
+    last: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,25 +77,39 @@ class Content:
         return self.run.has("scores") and bool((self.run.scores()["corruption"] != "none").any())
 
     @cached_property
-    def _row_of_key(self) -> pd.Index:
+    def index(self) -> pd.Index:
+        """Keys of the samples."""
         return pd.Index(self.points["key"])
 
     def rows_of(self, keys: Iterable[str]) -> np.ndarray:
         """Rows of the samples with these keys; unknown keys are left out."""
-        rows = self._row_of_key.get_indexer(list(keys))
+        rows = self.index.get_indexer(list(keys))
         return np.unique(rows[rows >= 0])
 
     def present(self, modality: str) -> np.ndarray:
         """Rows that have the modality."""
         return np.flatnonzero(self.points[f"present_{modality}"].to_numpy(dtype=bool))
 
-    def vectors(self, modality: str, step: str) -> np.ndarray:
-        """Unit vectors of all samples, zero where absent.
+    @property
+    def is_large(self) -> bool:
+        """Whether vectors are read in parts, and ranks are estimated from samples."""
+        return len(self.points) > LARGE
+
+    def search(self, text: str) -> np.ndarray:
+        """Rows whose caption (key, where there are no captions) contains the text, whatever the case."""
+        texts = self.points["caption"] if "caption" in self.points else self.points["key"]
+        found = texts.fillna("").str.contains(text.strip(), case=False, regex=False)
+        return np.flatnonzero(found.to_numpy(dtype=bool))
+
+    def vectors(self, modality: str, step: str, rows: np.ndarray | slice) -> np.ndarray:
+        """Unit vectors of some samples, zero where absent.
 
         Raises:
             NotComputedError: they are not stored.
         """
-        return _unit_vectors(str(self.run.folder), self.stamp, modality, step)
+        if self.is_large:
+            return _unit(self.run.embedding(modality, step)[rows])
+        return _unit_vectors(str(self.run.folder), self.stamp, modality, step)[rows]
 
     def field(self, metric: str) -> pd.DataFrame:
         """Clean per-sample values of a metric: key, source, value.
@@ -95,32 +130,43 @@ class Content:
         rows = self.present(modality)
         if row not in rows:
             return np.array([], dtype=int)
-        vectors = self.vectors(modality, step)
+        own = self.vectors(modality, step, np.array([row]))[0]
+        n = len(self.points)
+        parts = [slice(start, start + _PART) for start in range(0, n, _PART)]
+        similarity = np.concatenate([self.vectors(modality, step, part) @ own for part in parts])
         rows = rows[rows != row]
-        similarity = vectors[rows] @ vectors[row]
-        return rows[np.argsort(-similarity, kind="stable")[:k]]
+        near = rows[np.argpartition(-similarity[rows], k)[: 4 * k]] if len(rows) > 4 * k else rows
+        near = rows[similarity[rows] >= similarity[near].min()] if len(rows) > 4 * k else rows
+        return near[np.argsort(-similarity[near], kind="stable")[:k]]
 
-    def partner_ranks(self, rows: np.ndarray, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+    def partner_ranks(self, rows: np.ndarray, source: str, target: str, step: str = "final") -> Ranks:
         """Rank (from 1) of each row's own partner among the targets in the shared space, and their cosine distance.
 
         Samples of the row's own caption group are no competitors: they would be right answers too. Only rows that have
-        both modalities count. Ties rank the partner last, so a collapsed space earns nothing.
+        both modalities count. Ties rank the partner last, so a collapsed space earns nothing. Of large runs, and of
+        many rows, a sample is ranked, of large runs against a sample of the targets.
         """
         gallery = self.present(target)
         rows = np.intersect1d(np.intersect1d(rows, self.present(source)), gallery)
-        x, y = self.vectors(source, "final")[rows], self.vectors(target, "final")
-        own = np.einsum("ij,ij->i", x, y[rows])
+        pairs, random = len(rows), np.random.default_rng(0)
+        most, against = (MOST_LARGE if self.is_large else MOST), 2 * MOST_LARGE if self.is_large else len(gallery)
+        if pairs > most:
+            rows = np.sort(random.choice(rows, most, replace=False))
+        if len(gallery) > against:
+            gallery = np.sort(random.choice(gallery, against, replace=False))
+        x, y = self.vectors(source, step, rows), self.vectors(target, step, gallery)
+        own = np.einsum("ij,ij->i", x, self.vectors(target, step, rows))
         ranks = np.ones(len(rows), dtype=int)
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
-            above = x[part] @ y[gallery].T >= own[part, None] - 1e-6
+            above = x[part] @ y.T >= own[part, None] - 1e-6
             rival = self.groups[gallery] != self.groups[rows[part], None]
             ranks[part] += (above & rival).sum(axis=1)
-        return ranks, 1 - own
+        return Ranks(ranks, 1 - own, pairs, self._last(rows, gallery))
 
-    def rivals(self, rows: np.ndarray, target: str) -> int:
+    def _last(self, rows: np.ndarray, gallery: np.ndarray) -> int:
         """Largest possible rank of a partner: itself and the targets of other groups, the median over rows."""
-        counts = pd.Series(self.groups[self.present(target)]).value_counts()
+        counts = pd.Series(self.groups[gallery]).value_counts()
         own = counts.reindex(self.groups[rows]).fillna(0).to_numpy()
         return int(np.median(counts.sum() - own + 1)) if len(rows) else 0
 
@@ -132,7 +178,7 @@ def load(store: Store, run_id: str) -> Content:
         StoreError: no such run, or it cannot be read.
     """
     run = store.open(run_id)
-    return _content(str(run.folder), stamp(run))
+    return at(str(run.folder), stamp(run))
 
 
 def stamp(run: Run) -> int:
@@ -140,13 +186,18 @@ def stamp(run: Run) -> int:
     return (run.folder / "run.json").stat().st_mtime_ns
 
 
-@lru_cache(maxsize=16)
-def _content(folder: str, stamp: int) -> Content:
+@lru_cache(maxsize=8)
+def at(folder: str, stamp: int) -> Content:
+    """Content of the folder of a run as it was at `stamp`."""
     return Content(Run(Path(folder)), stamp)
 
 
 @lru_cache(maxsize=64)
 def _unit_vectors(folder: str, stamp: int, modality: str, step: str) -> np.ndarray:
-    vectors = np.asarray(Run(Path(folder)).embedding(modality, step), dtype=np.float32)
+    return _unit(Run(Path(folder)).embedding(modality, step))
+
+
+def _unit(stored: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(stored, dtype=np.float32)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(norms > 0, norms, 1)

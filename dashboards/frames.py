@@ -81,6 +81,7 @@ class FrameControls:
 
     Attributes:
         view: the controls.
+        player: of the training's steps; empty where there is one step only.
     """
 
     def __init__(self, session: Session) -> None:
@@ -97,6 +98,12 @@ class FrameControls:
         )
         for widget, name in ((self.method, "projection"), (self.gap, "gap"), (self.color, "color")):
             widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
+        self._steps = pn.widgets.DiscretePlayer(
+            label="Step of the training", options=["final"], value="final", interval=900, loop_policy="once",
+            show_loop_controls=False, show_value=True, width=420, height=70,
+        )  # fmt: skip
+        self._steps.param.watch(lambda event: self._set("step", event.new), "value")
+        self.player = pn.Row(sizing_mode="stretch_width")
         self.view = pn.Row(self.method, self.gap, self.color, sizing_mode="stretch_width")
 
     def offer(self, content: Content, shown: Shown) -> None:
@@ -105,6 +112,11 @@ class FrameControls:
         try:
             offer(self.method, methods(content), first=shown.method)
             self.method.value, self.gap.value, self.color.value = shown.method, shown.gap, self._session.color
+            steps = [s for s in content.steps if s in content.run.steps("projections").get(shown.name, ())]
+            if steps != self._steps.options:
+                self._steps.param.update(options=steps, value=shown.step)
+            self._steps.value = shown.step
+            self.player.objects = [self._steps] if len(steps) > 1 else []
         finally:
             self._own = False
 

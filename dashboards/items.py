@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, permutations
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -66,25 +66,28 @@ def neighbors(content: Content, row: int, *, step: str, k: int) -> str:
     return f'{note}<div class="lk-cols">{"".join(columns)}</div>'
 
 
-def partner_table(content: Content, rows: np.ndarray) -> str:
+def partner_table(content: Content, rows: np.ndarray, *, step: str = "final") -> str:
     """Per direction: pairs, median rank of the true partner and median cosine distance, in the shared space.
 
     Raises:
         NotComputedError: the vectors of the shared space are not stored.
     """
-    lines = []
-    for source in content.modalities:
-        for target in content.modalities:
-            if source == target:
-                continue
-            ranks, distances = content.partner_ranks(rows, source, target)
-            if len(ranks):
-                last = content.rivals(rows, target)
-                cells = (len(ranks), f"{np.median(ranks):.0f} of {last}", f"{np.median(distances):.2f}")
-                numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
-                lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
-    head = "<tr><th>shared space</th><th>pairs</th><th>median rank of partner</th><th>median distance</th></tr>"
-    return f'<table class="lk-num">{head}{"".join(lines)}</table>'
+    lines, sampled = [], ""
+    for source, target in permutations(content.modalities, 2):
+        found = content.partner_ranks(rows, source, target, step)
+        if not len(found.rank):
+            continue
+        rank = f"{np.median(found.rank):.0f} of {found.last:,}"
+        cells = (f"{found.pairs:,}", rank, f"{np.median(found.distance):.2f}")
+        numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
+        lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
+        if len(found.rank) < found.pairs:
+            sampled = f"Medians of a random sample of {len(found.rank):,} pairs"
+            sampled += f", ranked against {2 * len(found.rank):,} random targets." if content.is_large else "."
+    where = "shared space" if step == "final" else f"shared space, step {step}"
+    head = f"<tr><th>{text(where)}</th><th>pairs</th><th>median rank of partner</th><th>median distance</th></tr>"
+    note = f'<div class="lk-none">{sampled}</div>' if sampled else ""
+    return f'<table class="lk-num">{head}{"".join(lines)}</table>{note}'
 
 
 def caption(point: pd.Series) -> str:

@@ -1,12 +1,13 @@
 """One map: points that are drawn once, and marks on them that follow the selection.
 
-A gesture comes to the server as a shape in data coordinates, and only the marks go back: three small tables per map.
-Redrawing through HoloViews would cost ten times as much.
+A gesture comes to the server as a shape in data coordinates, and only the marks go back. Up to 50,000 points are drawn
+one by one by WebGL; of more a picture is made for what is in view, of the base and of the selection.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import holoviews as hv
@@ -14,134 +15,197 @@ import numpy as np
 import pandas as pd
 import panel as pn
 import shapely
-from bokeh.models import ColumnDataSource
+from bokeh.events import RangesUpdate
+from bokeh.models import ColumnDataSource, Range1d
 
-from labkit.views import manifolds
+from dashboards.maps import Frame, Paint, counted
+from labkit.views import density, manifolds
+from labkit.views.density import Counts, Extent
 
-_NEAR = 0.03  # share of the axes within which a click finds a point
+NEAR = 0.03  # share of the axes within which a click finds a point
 _FADED, _FULL = 0.16, 0.75
+_LINK, _CONTOUR = "#888888", "#6e7781"
+_ENDS = ("x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Who is told of gestures.
+
+    Attributes:
+        area: called with the samples that a lasso or box caught.
+        click: called with the sample that a click hit.
+        view: called with what is in view after it was panned or zoomed.
+    """
+
+    area: Callable[[np.ndarray], None]
+    click: Callable[[int], None]
+    view: Callable[[Extent], None]
 
 
 class MapPane:
-    """A map of some points of a frame.
+    """A map of all points of a frame, or of those of one modality.
 
     Args:
-        frame: as from `manifolds.manifold_frame`, the rows that this map shows.
-        colors: what their color means.
-        name: what the map shows, for the title.
-        limits: (x, y) ranges that all maps of a page share.
-        on_area: called with the samples that a lasso or box caught.
-        on_click: called with the sample that a click hit.
+        frame: the places.
+        paint: their colors.
+        modality: whose points; None for all.
+        told: the samples' columns, for the hover; None for a picture.
+        ranges: what all maps of a page show, shared by them.
+        listen: who is told of gestures.
 
     Attributes:
         view: the drawing.
-        lasso: stream of lassos, in data coordinates; likewise `box`, `tap` and `range`, the part that is in view.
+        lasso: stream of lassos, in data coordinates; likewise `box` and `tap`.
     """
 
     def __init__(
         self,
-        frame: pd.DataFrame,
-        colors: manifolds.Coloring,
+        frame: Frame,
+        paint: Paint,
+        modality: str | None,
         *,
-        name: str,
-        limits: tuple[tuple[float, float], tuple[float, float]],
-        on_area: Callable[[np.ndarray], None],
-        on_click: Callable[[int], None],
+        told: pd.DataFrame | None,
+        ranges: tuple[Range1d, Range1d],
+        listen: Listeners,
     ) -> None:
-        self._frame, self._colors, self._limits = frame, colors, limits
-        self._on_area, self._on_click = on_area, on_click
-        self._shown: tuple[np.ndarray, int | None, bool] = (np.zeros(0, dtype=int), None, False)
+        self.frame, self.paint, self.modality, self.large = frame, paint, modality, told is None
+        self._ranges, self._listen = ranges, listen
         self._figure: Any = None
         self._base: Any = None
         self._sources: dict[str, ColumnDataSource] = {}
-        points = manifolds.points_of(frame, colors, size=4.5, alpha=_FULL)
-        base = manifolds.rasterized(points, colors) if len(frame) > manifolds.MAX_POINTS else points
-        base = base.opts(
-            title=f"{name} · n = {len(frame)}", responsive=True, height=330, min_width=240, xlim=limits[0],
-            ylim=limits[1], xaxis=None, yaxis=None, default_tools=["pan", "wheel_zoom", "reset"],
-            tools=["lasso_select", "box_select", "hover"], active_tools=["lasso_select", "wheel_zoom"], toolbar="above",
-            shared_axes=False, backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
+        self._data: dict[str, dict[str, Any]] = {
+            "links": {c: [] for c in _ENDS}, "marks": {"x": [], "y": [], "color": []}, "star": {"x": [], "y": []},
+            "contours": {"xs": [], "ys": []}, "chosen": no_picture(), "lines": no_picture(),
+        }  # fmt: skip
+        self._faded = False
+        base = self._drawn(told).opts(
+            title=f"{modality or 'all modalities'} · n = {self._n}", responsive=True, height=300, min_width=240,
+            xlim=frame.extent[0], ylim=frame.extent[1], xaxis=None, yaxis=None,
+            active_tools=["lasso_select", "wheel_zoom"],
+            default_tools=["pan", "wheel_zoom", "reset", "save"], toolbar="above", shared_axes=False,
+            tools=["lasso_select", "box_select", *(["hover"] if told is not None else [])],
+            backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
         )  # fmt: skip
         self.lasso = hv.streams.Lasso(source=base)
         self.box = hv.streams.BoundsXY(source=base)
         self.tap = hv.streams.Tap(source=base)
-        self.range = hv.streams.RangeXY(source=base)
         self.lasso.add_subscriber(lambda geometry: self._area(geometry))
         self.box.add_subscriber(lambda bounds: self._area(None if bounds is None else _corners(bounds)))
         self.tap.add_subscriber(lambda x, y: self._click(x, y))
         self.view = pn.pane.HoloViews(base, backend="bokeh", linked_axes=False, sizing_mode="stretch_width", margin=4)
 
-    def mark(self, mask: np.ndarray, focus: int | None, *, links: bool) -> None:
-        """Show a selection, the sample in focus, and the lines between the partners of both."""
-        rows = self._frame["row"].to_numpy()
-        self._shown = (np.flatnonzero(mask[rows]), focus, links)
-        if self._sources:
-            self._update()
+    @property
+    def extent(self) -> Extent:
+        """What is in view."""
+        x, y = self._ranges
+        return (float(x.start), float(x.end)), (float(y.start), float(y.end))  # type: ignore[arg-type]
 
-    def _update(self) -> None:
-        at, focus, links = self._shown
-        picked = self._frame.iloc[at]
-        star = self._frame[self._frame["row"] == focus]
-        ends = manifolds.pair_ends(pd.concat([picked, star])) if links else None
-        color = picked[self._colors.column]
-        self._sources["marks"].data = {
-            "x": picked["x"].to_numpy(), "y": picked["y"].to_numpy(),
-            "color": (color if self._colors.categories is None else color.astype(str)).to_numpy(),
-        }  # fmt: skip
-        self._sources["star"].data = {c: star[c].to_numpy() for c in ("x", "y")}
-        if ends is not None:
-            ends = ends.iloc[: manifolds.MAX_LINKS]
-        self._sources["links"].data = {c: [] if ends is None else ends[c].to_numpy() for c in ("x0", "y0", "x1", "y1")}
+    def put(self, name: str, data: dict[str, Any]) -> None:
+        """Replace one layer: links, marks, star, contours, or the pictures chosen and lines."""
+        self._data[name] = data
+        if name in self._sources:
+            self._sources[name].data = data
+
+    def fade(self, faded: bool) -> None:
+        """Draw the points weaker, so that marks stand out."""
+        if faded == self._faded:
+            return
+        self._faded = faded
         for glyph in self._glyphs():
-            glyph.update(fill_alpha=_FADED if len(at) else _FULL)
+            if self.large:
+                glyph.update(global_alpha=_FADED if faded else 1.0)
+            else:
+                glyph.update(fill_alpha=_FADED if faded else _FULL)
+
+    def repaint(self, counts: Counts, extent: Extent) -> None:
+        """Put another picture of the points under the marks."""
+        if self._base is not None:
+            image = density.shade(counts, self.paint.colors, self.paint.coloring.limits)
+            self._base.data_source.data = picture(image, extent)
+
+    def move(self, frame: Frame) -> None:
+        """Put the same points, drawn one by one, to other places."""
+        self.frame = frame
+        if self._base is None:
+            return
+        source = self._base.data_source
+        at = np.asarray(source.data["point"], dtype=int)
+        source.data = {**source.data, "x": frame.x[at], "y": frame.y[at]}
+
+    @property
+    def _n(self) -> int:
+        part = self.frame.part(self.modality)
+        return part.stop - part.start
+
+    def _drawn(self, told: pd.DataFrame | None) -> Any:
+        part = self.frame.part(self.modality)
+        if told is None:
+            counts = counted(self.frame, self.paint, self.modality, self.extent)
+            image = density.shade(counts, self.paint.colors, self.paint.coloring.limits)
+            return density.as_element(image, self.extent)
+        return manifolds.points_of(told.iloc[part], self.paint.coloring, size=4.5, alpha=_FULL)
 
     def _attach(self, plot: Any, _: object) -> None:
-        """Add the marks to a figure that HoloViews has just made."""
+        """Add the layers to a figure that HoloViews has just made."""
         if plot.state is self._figure:
             return
-        self._figure, self._base = plot.state, plot.handles["glyph_renderer"]
-        fill = getattr(self._base.glyph, "fill_color", None)  # as the points, from column "color"; a raster has none
-        self._sources = {
-            "links": ColumnDataSource({c: [] for c in ("x0", "y0", "x1", "y1")}),
-            "marks": ColumnDataSource({"x": [], "y": [], "color": []}),
-            "star": ColumnDataSource({"x": [], "y": []}),
-        }
-        figure, sources = self._figure, self._sources
-        line = {"color": "#888888", "alpha": 0.5}
-        dot = {"fill_color": fill, "line_color": "#6e7781"}
+        figure = self._figure = plot.state
+        self._base = plot.handles["glyph_renderer"]
+        figure.x_range, figure.y_range = self._ranges
+        figure.on_event(RangesUpdate, lambda event: self._listen.view(((event.x0, event.x1), (event.y0, event.y1))))
+        fill = getattr(self._base.glyph, "fill_color", None)  # as the points, from column "color"; a picture has none
+        sources = self._sources = {name: ColumnDataSource(data) for name, data in self._data.items()}
         gold = {"fill_color": "#ffd33d", "line_color": "#1b1f24"}
-        figure.segment("x0", "y0", "x1", "y1", source=sources["links"], name="links", **line)
-        figure.scatter("x", "y", source=sources["marks"], name="marks", size=7.5, line_width=0.8, **dot)
+        figure.multi_line("xs", "ys", source=sources["contours"], name="contours", color=_CONTOUR, line_width=1.2)
+        for name in ("lines", "chosen"):
+            figure.image_rgba("image", "x", "y", "dw", "dh", source=sources[name], name=name)
+        figure.segment(*_ENDS, source=sources["links"], name="links", color=_LINK, alpha=0.5)
+        dot: dict[str, Any] = {"fill_color": fill or "#ffd33d", "line_color": "#6e7781", "size": 7.5, "line_width": 0.8}
+        figure.scatter("x", "y", source=sources["marks"], name="marks", **dot)
         figure.scatter("x", "y", source=sources["star"], name="star", size=18, marker="star", **gold)
-        self._update()
+        self._faded, faded = False, self._faded
+        self.fade(faded)
 
     def _glyphs(self) -> list[Any]:
         """What the client may draw a point with; a lasso of its own must not change how a point looks."""
+        if self._base is None:
+            return []
         known = (self._base.glyph, self._base.nonselection_glyph, self._base.selection_glyph)
-        return [glyph for glyph in known if hasattr(glyph, "fill_alpha")]
+        return [glyph for glyph in known if hasattr(glyph, "global_alpha" if self.large else "fill_alpha")]
 
     def _area(self, geometry: np.ndarray | None) -> None:
         if geometry is None or len(geometry) < 3:
             return
-        area = shapely.Polygon(geometry)
-        shapely.prepare(area)
-        inside = shapely.contains_xy(area, self._frame["x"].to_numpy(), self._frame["y"].to_numpy())
-        self._on_area(np.unique(self._frame["row"].to_numpy()[inside]))
+        self._listen.area(self.frame.within(shapely.Polygon(geometry), self.modality))
 
     def _click(self, x: float | None, y: float | None) -> None:
-        if x is None or y is None or self._frame.empty:
+        if x is None or y is None:
             return
-        places = self._frame[["x", "y"]].to_numpy()
-        spans = [
-            r[1] - r[0] if r else limits[1] - limits[0]
-            for r, limits in zip((self.range.x_range, self.range.y_range), self._limits, strict=True)
-        ]
-        away = np.abs((places - (x, y)) / np.array(spans))
-        distance = np.hypot(*away.T)
-        if distance.min() <= _NEAR:
-            self._on_click(int(self._frame["row"].iloc[int(distance.argmin())]))
+        (left, right), (low, high) = self.extent
+        row, away = self.frame.nearest(x, y, self.modality, (right - left, high - low))
+        if away <= NEAR:
+            self._listen.click(row)
 
 
 def _corners(bounds: tuple[float, float, float, float]) -> np.ndarray:
     left, bottom, right, top = bounds
     return np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
+
+
+def points(frame: Frame, modality: str | None, row: int | None) -> dict[str, Any]:
+    """Where a sample is in a map, for the layer "star"."""
+    whose = frame.modalities if modality is None else (modality,)
+    at = [] if row is None else [place for m in whose if (place := frame.place(row, m)) is not None]
+    return {"x": [x for x, _ in at], "y": [y for _, y in at]}
+
+
+def picture(image: np.ndarray, extent: Extent) -> dict[str, Any]:
+    """A picture as a layer."""
+    (left, right), (low, high) = extent
+    return {"image": [image], "x": [left], "y": [low], "dw": [right - left], "dh": [high - low]}
+
+
+def no_picture() -> dict[str, Any]:
+    """An empty layer of a picture."""
+    return {name: [] for name in ("image", "x", "y", "dw", "dh")}

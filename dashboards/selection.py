@@ -41,7 +41,7 @@ class Selection(param.Parameterized):
         """
         mask = np.zeros(len(self.mask), dtype=bool)
         mask[rows] = True
-        self._history = [*self._history[-49:], self.mask]
+        self._history = [*self._history[-49:], np.packbits(self.mask)]
         self.mask = mask
 
     def clear(self) -> None:
@@ -51,4 +51,4 @@ class Selection(param.Parameterized):
     def undo(self) -> None:
         """The selection before the last change; nothing happens at the beginning."""
         if self._history:
-            self.mask = self._history.pop()
+            self.mask = np.unpackbits(self._history.pop(), count=len(self.mask)).astype(bool)

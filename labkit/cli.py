@@ -276,19 +276,23 @@ def project(
     run_ids: Annotated[list[str] | None, typer.Argument(help="Runs; all complete ones by default.")] = None,
     runs: Root = None,
 ) -> None:
-    """Compute the UMAP frame of runs, in one process (its compilation takes 20 s)."""
+    """Compute the 2-D frames of runs that lack them: UMAP, t-SNE and PCA, with and without the gap, at every kept step.
+
+    One process for all of them, for the compilation of UMAP takes 20 s.
+    """
     with clear_errors():
-        from labkit import run as runner
+        from labkit import frames
         from labkit.store import Store
 
         store = Store(runs)
         found = [store.open(i) for i in run_ids] if run_ids else store.runs()
-        runner.add_umap([r for r in found if r.status == "complete"])
+        for sentence in frames.add_frames([r for r in found if r.status == "complete"]):
+            typer.echo(sentence, err=True)
 
 
 def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = False) -> list[Outcome]:
     """Run, project, report and print; the outcomes that failed."""
-    from labkit import run as runner
+    from labkit import frames
     from labkit import study as studies
     from labkit.store import Store
 
@@ -299,7 +303,7 @@ def _run_study(name: str, *, jobs: int | None, root: Path | None, rerun: bool = 
     store = Store(root)
     complete = [store.open(o.run_id) for o in outcomes if o.status == "complete"]
     # one map per variant is what people look at; `labkit project` makes the others
-    runner.add_umap(list({r.info["variant"]: r for r in reversed(complete)}.values()))
+    frames.add_frames(list({r.info["variant"]: r for r in reversed(complete)}.values()), ("umap",), ("raw",))
     typer.echo("")
     if complete:
         _print_boards(chosen, root)

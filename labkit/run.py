@@ -22,18 +22,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from labkit import __version__, conditions, data, project, samples, variants
+from labkit import __version__, conditions, data, frames, samples, variants
 from labkit.config import ConfigError, RunConfig, parse
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
 from labkit.evaluate import evaluate
+from labkit.snapshots import Snapshots
 from labkit.store import Run, Store
 from labkit.train import Checkpoint
 from labkit.train.monitor import Memory
 from labkit.train.precision import mixed_precision
-from labkit.types import Embeddings
 
-FINAL = "final"
+FINAL = frames.FINAL
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -160,22 +160,6 @@ def execute_seeds(
     return done
 
 
-def add_umap(found: list[Run]) -> None:
-    """Compute and store the UMAP frame of complete runs that lack it; a progress bar counts them.
-
-    Runs with fewer samples than UMAP has neighbours keep their PCA frame.
-    """
-    lacking = [r for r in found if not r.has("projections", "umap", FINAL) and r.info["n"] > project.NEIGHBORS]
-    for one in tqdm(lacking, desc="UMAP", unit="run", disable=not lacking):
-        points, modalities = one.points(), one.info["modalities"]
-        shared = Embeddings(
-            key=points["key"].to_numpy(dtype=str),
-            z={m: torch.as_tensor(one.embedding(m, FINAL, mmap_mode=None)).float() for m in modalities},
-            present={m: torch.tensor(points[f"present_{m}"].to_numpy(dtype=bool)) for m in modalities},
-        )
-        one.write_projection("umap", FINAL, project.umap_frame(shared))
-
-
 def completed(store: Store, config: RunConfig) -> Run | None:
     """The complete run of a resolved configuration, None if there is none yet."""
     return next((r for r in store.runs() if r.id == config.run_id and r.status == "complete"), None)
@@ -244,7 +228,7 @@ def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.d
     for m in shared.modalities:
         run.write_embedding(m, FINAL, shared.z[m].numpy())
         run.write_embedding(m, "raw", content.all.z[m].numpy())
-    run.write_projection("pca", FINAL, project.pca_frame(shared))
+    frames.write_principal(run, shared)
     raw = None
     if any(map(conditions.is_raw, config.evaluation.corruptions)):
         raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=device)
@@ -272,13 +256,14 @@ def _train(
     """The fitted aligner and what it cost; an interrupted training goes on if the code is the same."""
     origin = {name: run.info[name] for name in ("git", "environment")}
     checkpoint = Checkpoint(_training_file(run), origin)
-    aligner = variants.get(config.variant)(
+    aligner: variants.AlignerBase = variants.get(config.variant)(
         config.options,
         training=config.training,
         seed=config.seed,
         device=device,
         log=run.log,
         checkpoint=checkpoint,
+        watch=Snapshots(run, lambda: aligner.embed(content.all)),
     )
     memory, started = Memory(device), time.perf_counter()
     aligner.fit(content.train, content.validation)

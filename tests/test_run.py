@@ -10,16 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
+from labkit import frames, variants
 from labkit import run as runs
-from labkit import samples, variants
 from labkit.config import ConfigError, RunConfig
 from labkit.registry import UnknownNameError
 from labkit.store import Store, StoreError
-from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 
 QUICK = {"training": {"epochs": 2}, "evaluation": {"corruptions": [], "bootstrap": 100}}
@@ -251,11 +247,12 @@ def test_umap_is_added_where_there_are_points_enough(own_file: Path, tmp_path: P
     np.savez(few, a=np.eye(12), b=np.eye(12))
     small = runs.execute(own(few, variant="procrustes"), root=tmp_path / "runs")
     large = runs.execute(own(own_file, variant="procrustes"), root=tmp_path / "runs")
-    runs.add_umap([small, large])
-    assert not small.has("projections", "umap")
+    told = frames.add_frames([small, large], ("umap", "tsne"), ("raw",))
+    assert told == [f"run {small.id}: tsne needs at least 91 points; it has 24"]
+    assert not small.has("projections", "tsne")
     frame = large.projection("umap")
     assert len(frame) == 300
     assert frame["trust"].between(0, 1).all()
     before = (large.folder / "run.json").stat().st_mtime_ns
-    runs.add_umap([large])
+    frames.add_frames([large], ("umap", "tsne"), ("raw",))
     assert (large.folder / "run.json").stat().st_mtime_ns == before

@@ -15,7 +15,7 @@ from labkit.geometry.connectivity import connectivity
 from labkit.geometry.graphs import union_graph
 from labkit.geometry.hubness import hubness
 from labkit.geometry.neighbors import Neighbors, nearest
-from labkit.geometry.topology import persistence
+from labkit.geometry.topology import Persistence, persistence
 from labkit.metrics.connectivity import label_connectivity
 from labkit.metrics.space import Space
 from labkit.metrics.topology import topology_record
@@ -103,13 +103,18 @@ def topology(found: Description, cloud: Cloud) -> None:
     except (ValueError, ImportError) as error:
         found.refuse("longest_loop", len(cloud), sampled_from=cloud.available, why=error)
         return
-    bars, about = topology_record(made, cloud.key)
-    bars = bars.assign(keys=bars["keys"].map(tuple))
-    bars.attrs.update(about)
-    found.persistence = bars
+    found.persistence = bars_of(made, cloud.key)
     loops = made.diagrams[1]
     longest = float((loops[:, 1] - loops[:, 0]).max()) if len(loops) else 0.0
     note = "length in units of the 0.9-quantile of the distances"
     if made.sampled:
         note += f"; of {len(made.landmarks)} landmarks, covering radius {made.covering_radius:.2g}"
     found.exact("longest_loop", longest, made.n, sampled_from=cloud.available, note=note)
+
+
+def bars_of(made: Persistence, key: np.ndarray) -> pd.DataFrame:
+    """Bars with the samples that show them; `attrs` says what they were computed on (see `topology_record`)."""
+    bars, about = topology_record(made, key)
+    bars = bars.assign(keys=bars["keys"].map(tuple))
+    bars.attrs.update(about)
+    return bars

@@ -1,7 +1,7 @@
 """`labkit diagnose RUN`: the aligned space of a stored run is diagnosed, and what the dashboard shows is added to it.
 
-Written are scores, fields, topology and couplings of the test samples. What the run's own metrics stored under the same
-name is left as it is. The same command writes the same files again, and several runs may be diagnosed at once.
+Written are scores, fields, topology and couplings of the test samples; topology also of the encoders' own spaces and of
+every stored step of the training. What the run's own metrics stored under the same name is left as it is. The same command writes the same files again, and several runs may be diagnosed at once.
 """
 
 from __future__ import annotations
@@ -14,8 +14,12 @@ import numpy as np
 import pandas as pd
 
 from labkit.data import from_arrays
+from labkit.diagnosis.clouds import LARGEST
 from labkit.diagnosis.result import Diagnosis
+from labkit.diagnosis.sampling import Samples
+from labkit.diagnosis.shape import bars_of
 from labkit.diagnosis.survey import Metric, diagnose
+from labkit.geometry.topology import persistence
 from labkit.metrics import METRICS
 from labkit.ot import NotConvergedWarning, PointCloud, sinkhorn
 from labkit.store import Run
@@ -60,19 +64,20 @@ def diagnose_run(
             run.write_field(name, STEP, _clean(field))
     for modality, bars in found.persistence.items():
         run.write_topology(modality, STEP, bars, bars.attrs)
+    _write_earlier_topology(run, list(found.persistence), cosine=metric == "cosine", seed=seed)
     _write_couplings(run, aligned, seed)
     return found
 
 
-def aligned_space(run: Run) -> Embeddings:
-    """The test samples of a run in its aligned space."""
+def aligned_space(run: Run, step: str = STEP) -> Embeddings:
+    """The test samples of a run in its aligned space; at an earlier step of the training, or "raw" before it."""
     points = run.points()
     chosen = np.flatnonzero((points["split"] == SPLIT).to_numpy())
     if len(chosen) == 0:
         raise ValueError(f"run {run.id} has no samples of the split {SPLIT!r}")
     points = points.iloc[chosen]
     return from_arrays(
-        {m: np.asarray(run.embedding(m, STEP)[chosen], dtype=np.float32) for m in run.info["modalities"]},
+        {m: np.asarray(run.embedding(m, step)[chosen], dtype=np.float32) for m in run.info["modalities"]},
         keys=points["key"].to_numpy(dtype=str),
         labels=points["label"].where(points["label"] != UNLABELED, None).to_numpy(dtype=object),
         groups=points["group"].to_numpy(),
@@ -94,6 +99,19 @@ _UNCORRUPTED = {"corrupted": "", "corruption": "none", "severity": 0}
 
 def _clean(field: pd.DataFrame) -> pd.DataFrame:
     return field.assign(split=SPLIT, **_UNCORRUPTED)
+
+
+def _write_earlier_topology(run: Run, modalities: Sequence[str], *, cosine: bool, seed: int) -> None:
+    """Bars of the same samples before and during the training, where their vectors are stored."""
+    stored = run.steps("embeddings")
+    steps = [step for step in next(iter(stored.values()), []) if step != STEP]
+    for step in steps:
+        samples = Samples(aligned_space(run, step), k=1, cosine=cosine, seed=seed)
+        for modality in modalities:
+            rows = samples.rows(modality, largest=LARGEST)
+            made = persistence(samples.points(modality, rows), 1, representatives=True)
+            bars = bars_of(made, samples.embeddings.key[rows])
+            run.write_topology(modality, step, bars, bars.attrs)
 
 
 def _write_couplings(run: Run, aligned: Embeddings, seed: int) -> None:

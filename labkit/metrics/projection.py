@@ -38,6 +38,33 @@ def trustworthiness(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: 
     return 1 - intrusion * 2 / (k * (2 * n - 3 * k - 1))
 
 
+def reference_trustworthiness(
+    x_high: Float[Tensor, "n d"], x_low: Float[Tensor, "n 2"], references: Int[Tensor, " m"], k: int
+) -> Float[Tensor, " n"]:
+    """Trustworthiness of every point among some reference points only: `n m` distances instead of `n n`.
+
+    Each point is measured as if it and the first m - 1 other references were all there is, so the neighborhoods are
+    wider than those of all points: see `trustworthiness` for the formula.
+
+    Raises:
+        ValueError: k outside [1, m / 2).
+    """
+    m = len(references)
+    if not 1 <= k < m / 2:
+        raise ValueError(f"k must be at least 1 and below m / 2 = {m / 2:g}; got {k}")
+    sums = []
+    for at in blocks(len(x_high), m):
+        rows = torch.arange(len(x_high))[at]
+        own = rows[:, None] == references
+        own[~own.any(dim=1), -1] = True  # every point is measured against m - 1 others
+        clouds = (x_high.float(), x_low.float())
+        high, low = (torch.cdist(x[at], x[references]).masked_fill_(own, torch.inf) for x in clouds)
+        near = low.topk(k, largest=False).indices
+        rank = (high[:, None, :] < high.gather(1, near)[..., None]).sum(dim=2) + 1
+        sums.append((rank - k).clamp(min=0).sum(dim=1))
+    return 1 - torch.cat(sums).double() * 2 / (k * (2 * m - 3 * k - 1))
+
+
 def continuity(x_high: Float[Array, "n d"], x_low: Float[Array, "n 2"], k: int) -> Float[Tensor, " n"]:
     """Share of each point's k nearest neighbors in the data that stay near in the projection.
 

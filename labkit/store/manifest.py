@@ -181,9 +181,9 @@ class Manifest:
 
     def command(self, name: str = "") -> str:
         """The command that computes the file `name` of this run, or the whole run anew."""
-        if name.startswith("projections/umap"):
+        if name.startswith("projections/") and not name.startswith("projections/pca@"):
             return f"labkit project {self.folder.name}"
-        if name.startswith("topology/"):
+        if name.startswith(("topology/", "couplings/")):
             return f"labkit diagnose {self.folder.name}"
         return f"labkit run {self.folder.name} --rerun"
 

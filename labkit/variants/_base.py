@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,8 @@ from labkit.config import Part, TrainingConfig, parse
 from labkit.train import Checkpoint, Fitted, Log
 from labkit.types import Embeddings
 from labkit.variants import VARIANTS
+
+Watch = Callable[[int, int], None]  # of epochs and optimizer steps that are done
 
 
 class Options(Part):
@@ -43,6 +45,7 @@ class AlignerBase:
         device: str | torch.device = "cpu",
         log: Log | None = None,
         checkpoint: Checkpoint | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Check the options; nothing is computed before `fit`.
 
@@ -53,6 +56,7 @@ class AlignerBase:
             device: where it is computed.
             log: called once per epoch of a training.
             checkpoint: where a training is kept while it runs, and continued after an interruption.
+            watch: called before the first epoch of a training and after each, when the aligner can embed.
 
         Raises:
             ConfigError: an option that the variant does not have, or a value that it does not accept.
@@ -63,6 +67,7 @@ class AlignerBase:
         self.device = torch.device(device)
         self.log = log
         self.checkpoint = checkpoint
+        self.watch = watch
         self.fitted: Fitted | None = None
         self.modalities: tuple[str, ...] = ()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Self, cast
 
@@ -203,7 +203,9 @@ class Trained(AlignerBase):
                     train.z[m], train.present[m], dim=self.options.dim, dropout=self.options.dropout
                 )
             self.prepare(train)
-        self.network.to(self.device)
+        self.network.to(self.device).eval()
+        if self.watch is not None:
+            self.watch(0, 0)
         with self.neighbors_listed(train):
             self.fitted = training_loop.fit(
                 self.network,
@@ -211,7 +213,7 @@ class Trained(AlignerBase):
                 (train, validation),
                 self.training,
                 seed=self.seed,
-                log=self.log,
+                log=self._epoch_ended,
                 checkpoint=self._own_checkpoint(),
             )
         return self
@@ -230,6 +232,12 @@ class Trained(AlignerBase):
         z = self.network.project(batch, normalize=self.normalized)
         with training_loop.full_precision(self.device):
             return self._losses(z, batch)
+
+    def _epoch_ended(self, record: Mapping[str, Any]) -> None:
+        if self.log is not None:
+            self.log(record)
+        if self.watch is not None:
+            self.watch(record["epoch"], record["step"])
 
     def _own_checkpoint(self) -> training_loop.Checkpoint | None:
         if self.checkpoint is None:

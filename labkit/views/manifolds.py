@@ -14,6 +14,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
+from . import density
 from ._style import both, framed, words
 from .colors import MISSING, category_colors, modality_colors
 
@@ -91,7 +92,7 @@ def points_of(frame: pd.DataFrame, colors: Coloring, *, size: float = 5.0, alpha
     the others, in gray.
     """
     told = [c for c in ("caption", "label", "split", "trust", "value", "key") if c in frame.columns]
-    values = list(dict.fromkeys([colors.column, "modality", *told, "row"]))
+    values = list(dict.fromkeys([colors.column, "modality", *told, "row", *(["point"] if "point" in frame else [])]))
     drawn = frame.sample(frac=1, random_state=0)
     if colors.categories is None:
         drawn = drawn.sort_values(colors.column, key=lambda column: column.notna(), kind="stable")
@@ -115,16 +116,14 @@ def points_of(frame: pd.DataFrame, colors: Coloring, *, size: float = 5.0, alpha
     )  # fmt: skip
 
 
-def rasterized(points: hv.Points, colors: Coloring) -> hv.DynamicMap:
-    """Points shaded by datashader: mean of a number, or mixture of categories, per pixel."""
-    import datashader as ds  # compiles, and most maps are small
-    from holoviews.operation.datashader import rasterize, shade
-
-    if colors.categories is None:
-        mean = rasterize(points, aggregator=ds.mean(colors.column))
-        return mean.opts(cmap="viridis", clim=colors.limits, backend="bokeh")
-    counts = rasterize(points, aggregator=ds.by(colors.column, ds.count()))
-    return shade(counts, color_key=dict(colors.categories), min_alpha=80)
+def rasterized(frame: pd.DataFrame, colors: Coloring, extent: density.Extent) -> hv.RGB:
+    """A picture of the points of a frame: mean of a number, or mixture of categories, per pixel."""
+    values = frame[colors.column]
+    if colors.categories is not None:
+        values = pd.Categorical(values.astype(str), categories=list(colors.categories))
+    counts = density.count(pd.DataFrame({"x": frame["x"], "y": frame["y"], "color": values}), extent, (720, 450))
+    image = density.shade(counts, list((colors.categories or {}).values()), colors.limits)
+    return density.as_element(image, extent)
 
 
 def pair_ends(frame: pd.DataFrame) -> pd.DataFrame:
@@ -193,8 +192,14 @@ def manifold(
         if modality not in known:
             raise ValueError(f"no modality {modality!r} in the projection; it has {known}")
         frame = frame[frame["modality"] == modality]
-    drawn = points_of(frame, colors, alpha=0.8 if selection is None else 0.15)
-    layers: list[object] = [rasterized(drawn, colors) if len(frame) > MAX_POINTS else drawn]
+    alpha = 0.8 if selection is None else 0.15
+    if len(frame) > MAX_POINTS:
+        limits = [(float(frame[c].min()), float(frame[c].max())) for c in ("x", "y")]
+        picture = rasterized(frame, colors, (limits[0], limits[1]))
+        first = both(picture, bokeh={"alpha": min(1.0, 2 * alpha)}, mpl={"alpha": min(1.0, 2 * alpha)})
+    else:
+        first = points_of(frame, colors, alpha=alpha)
+    layers: list[object] = [first]
     if selection is not None:
         layers += [pair_links(frame, selection)[0], points_of(frame[selection[frame["row"]]], colors, size=7)]
     overlay = hv.Overlay([*layers, *_legend(colors)])

@@ -55,6 +55,7 @@ def test_the_newest_trained_run_is_shown_first(app):
     assert app.state == {
         "run": app.session.run, "page": "Manifolds", "step": "final", "projection": "pca", "gap": "raw",
         "color": "modality", "theme": "default", "manifolds.space": "shared space", "manifolds.k": "8",
+        "manifolds.links": "True", "manifolds.contours": "False",
     }  # fmt: skip
 
 
@@ -65,11 +66,11 @@ def test_a_lasso_in_one_map_marks_the_partners_in_all(app):
     middle = texts_at[["x", "y"]].median().to_numpy()
     half = texts_at[["x", "y"]].std().to_numpy() / 2
     corners = middle + half * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
-    page._panes["text"].lasso.event(geometry=corners)
+    page.maps.panes["text"].lasso.event(geometry=corners)
     inside = (np.abs(texts_at[["x", "y"]].to_numpy() - middle) < half).all(axis=1)
     wanted = set(texts_at["key"][inside])
     assert 10 < len(wanted) < 900
-    assert set(page.content.points["key"][page.selection.mask]) == wanted
+    assert set(page.content.points["key"][page.session.selection.mask]) == wanted
     for modality in page.content.modalities:
         there = projection[(projection["modality"] == modality) & projection["key"].isin(wanted)]
         assert sorted(marks(page, modality)["x"].tolist()) == sorted(there["x"].tolist())
@@ -84,12 +85,12 @@ def test_a_box_selects_and_an_empty_one_selects_nothing(app):
     page = app.pages["Manifolds"]
     projection = page.content.run.projection("pca")
     low, high = projection[["x", "y"]].min().to_numpy(), projection[["x", "y"]].max().to_numpy()
-    page._panes["all modalities"].box.event(bounds=(*(low - 1), *(high + 1)))
-    assert page.selection.mask.all()
-    page._panes["image"].box.event(bounds=(*(high + 1), *(high + 2)))
-    assert not page.selection.mask.any()
-    page.selection.undo()
-    assert page.selection.mask.all()
+    page.maps.panes["all modalities"].box.event(bounds=(*(low - 1), *(high + 1)))
+    assert page.session.selection.mask.all()
+    page.maps.panes["image"].box.event(bounds=(*(high + 1), *(high + 2)))
+    assert not page.session.selection.mask.any()
+    page.session.selection.undo()
+    assert page.session.selection.mask.all()
 
 
 def test_a_click_finds_the_nearest_point_and_nothing_far_away(app):
@@ -97,13 +98,13 @@ def test_a_click_finds_the_nearest_point_and_nothing_far_away(app):
     projection = page.content.run.projection("pca")
     images = projection[projection["modality"] == "image"].reset_index(drop=True)
     at = images[["x", "y"]].to_numpy()[40]
-    page._panes["image"].tap.event(x=at[0], y=at[1])
+    page.maps.panes["image"].tap.event(x=at[0], y=at[1])
     nearest = images["key"][np.hypot(*(images[["x", "y"]].to_numpy() - at).T).argmin()]
-    assert page.content.points["key"][page.selection.focus] == nearest
+    assert page.content.points["key"][page.session.selection.focus] == nearest
     assert html.escape(nearest) in page._card.object
     far = images[["x", "y"]].max().to_numpy() * 3
-    page._panes["image"].tap.event(x=far[0], y=far[1])
-    assert page.content.points["key"][page.selection.focus] == nearest
+    page.maps.panes["image"].tap.event(x=far[0], y=far[1])
+    assert page.content.points["key"][page.session.selection.focus] == nearest
     assert len(marks(page, "image", "star")["x"]) == 1
 
 
@@ -111,15 +112,15 @@ def test_search_selects_captions_and_is_literal(app):
     page = app.pages["Manifolds"]
     page.search = "penguin"
     captions = page.content.points["caption"]
-    assert set(captions[page.selection.mask]) == set(captions[captions.str.lower().str.contains("penguin")])
+    assert set(captions[page.session.selection.mask]) == set(captions[captions.str.lower().str.contains("penguin")])
     page.search = ".*"
-    assert not page.selection.mask.any()
+    assert not page.session.selection.mask.any()
 
 
 @pytest.mark.parametrize("color", COLORS)
 def test_every_color_draws_or_says_why_not(app, color):
     app.pages["Manifolds"].session.color = color
-    assert len(app.pages["Manifolds"]._panes) == 4
+    assert len(app.pages["Manifolds"].maps.panes) == 4
     assert app.pages["Manifolds"]._legend.object
     drawn(app)
 
@@ -185,7 +186,7 @@ def test_a_failed_run_alone_is_told_and_escaped(tmp_path, failed_run, markup):
 def test_an_interrupted_run_is_not_called_running(tmp_path):
     run = Store(tmp_path).create("dead-s0", name="d", variant="d", config={}, seed=0, data_root=".")
     run._claim.release(force=True)
-    assert "1 interrupted" in opened(tmp_path)._states.object
+    assert "1 interrupted" in opened(tmp_path)._bar.states.object
 
 
 def test_a_run_without_projection_names_the_command(tmp_path, hostile_run):
@@ -203,7 +204,7 @@ def test_missing_vectors_and_fields_are_told(tmp_path, hostile_run):
     (run.folder / "embeddings" / "text@final.npy").write_bytes(b"cut")
     app = opened(tmp_path)
     assert "truncated" in app.pages["Manifolds"]._numbers.object
-    app.pages["Manifolds"].selection.focus = 1
+    app.session.selection.focus = 1
     assert "truncated" in app.pages["Manifolds"]._near.object
     app.pages["Manifolds"].session.color = "recall@10"
     assert "not computed" in texts(app.pages["Manifolds"].message)
@@ -225,8 +226,8 @@ def test_hostile_texts_are_escaped_everywhere(tmp_path, hostile_run, failed_run,
     failed_run(tmp_path)
     app = opened(tmp_path, {"color": "label"})
     page = app.pages["Manifolds"]
-    page.selection.select(np.arange(12))
-    page.selection.focus = 0
+    page.session.selection.select(np.arange(12))
+    page.session.selection.focus = 0
     shown = texts(page.view)
     assert html.escape(markup, quote=True) in shown
     assert "<script" not in shown
@@ -239,7 +240,7 @@ def test_hostile_texts_are_escaped_everywhere(tmp_path, hostile_run, failed_run,
 def test_items_come_from_the_data_folder_only(tmp_path, hostile_run, failed_run):
     hostile_run(tmp_path)
     failed_run(tmp_path)
-    content = opened(tmp_path).manifolds.content
+    content = opened(tmp_path).session.content
     assert content is not None
     for row in (0, 1):  # one leads out of the folder, the other is gone
         assert "data:" not in card(content, row)
@@ -260,15 +261,15 @@ def test_fifty_thousand_points_are_rasterized_and_can_be_selected(tmp_path):
     for m, z in places.items():
         run.write_embedding(m, "final", z)
     run.complete()
-    page = drawn(opened(tmp_path)).manifolds
-    assert "at most 5000" in page._numbers.object
-    page._panes["all modalities"].box.event(bounds=(0, 0, 0.1, 0.1))
+    page = drawn(opened(tmp_path)).pages["Manifolds"]
+    assert "random sample of 1,000 pairs, ranked against 2,000 random targets" in page._numbers.object
+    page.maps.panes["all modalities"].box.event(bounds=(0, 0, 0.1, 0.1))
     caught = [
         ((z > 0) & (z < 0.1)).all(axis=1)
         for z in (run.projection("pca").query("modality == @m")[["x", "y"]].to_numpy() for m in places)
     ]
-    assert set(np.flatnonzero(page.selection.mask)) == set(np.flatnonzero(caught[0] | caught[1]))
-    assert len(marks(page, "image")["x"]) == int(page.selection.mask.sum())
+    assert set(np.flatnonzero(page.session.selection.mask)) == set(np.flatnonzero(caught[0] | caught[1]))
+    assert len(marks(page, "image")["x"]) == int(page.session.selection.mask.sum())
 
 
 def test_notice_keeps_commands_and_escapes_the_rest():
@@ -305,10 +306,10 @@ def test_wide_table_holds_the_numbers_of_the_curves(runs_root):
 
 def test_switching_runs_starts_the_selection_anew(app):
     page = app.pages["Manifolds"]
-    page.selection.select(np.array([1, 2]))
-    page.selection.focus = 2
+    page.session.selection.select(np.array([1, 2]))
+    page.session.selection.focus = 2
     app.session.run = next(i for i in app._bar.pick.options.values() if i != app.session.run)
     assert isinstance(page.content.run, Run)
     assert page.content.run.id == app.session.run
-    assert len(page.selection) == 0
-    assert page.selection.focus is None
+    assert len(page.session.selection) == 0
+    assert page.session.selection.focus is None

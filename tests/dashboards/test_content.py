@@ -55,7 +55,8 @@ def test_partner_ranks_equal_brute_force(content, source, target):
     y = np.asarray(content.run.embedding(target), dtype=np.float64)
     group, gallery = content.points["group"].to_numpy(), content.present(target)
     rows = np.arange(0, len(content.points), 7)
-    ranks, distances = content.partner_ranks(rows, source, target)
+    found = content.partner_ranks(rows, source, target)
+    ranks, distances = found.rank, found.distance
     wanted_ranks, wanted_distances = [], []
     for i in rows:
         if i not in gallery or i not in content.present(source):
@@ -83,16 +84,17 @@ def _tiny(tmp_path, z, group):
 
 def test_a_collapsed_space_earns_the_last_rank(tmp_path):
     content = _tiny(tmp_path, {m: np.ones((6, 3)) for m in ("image", "text")}, list(range(6)))
-    ranks, distances = content.partner_ranks(np.arange(6), "image", "text")
+    found = content.partner_ranks(np.arange(6), "image", "text")
+    ranks, distances = found.rank, found.distance
     assert ranks.tolist() == [6] * 6
     np.testing.assert_allclose(distances, 0, atol=1e-6)
 
 
 def test_samples_of_the_same_group_are_no_competitors(tmp_path):
     content = _tiny(tmp_path, {m: np.ones((6, 3)) for m in ("image", "text")}, [0, 0, 0, 1, 1, 2])
-    ranks, _ = content.partner_ranks(np.arange(6), "image", "text")
+    ranks = content.partner_ranks(np.arange(6), "image", "text").rank
     assert ranks.tolist() == [4, 4, 4, 5, 5, 6]
-    assert content.rivals(np.array([0]), "text") == 4
+    assert content.partner_ranks(np.array([0]), "image", "text").last == 4
 
 
 def test_overlap_and_partner_numbers_are_shown(content):
@@ -102,7 +104,7 @@ def test_overlap_and_partner_numbers_are_shown(content):
     assert shown.count("lk-row") == sum(map(len, found.values()))
     every = [row for rows in found.values() for row in rows]
     assert shown.count("lk-shared") == sum(every.count(row) > 1 for row in every)
-    ranks, distances = content.partner_ranks(np.arange(950), "image", "text")
+    ranks = content.partner_ranks(np.arange(950), "image", "text").rank
     cells = f"<td>image → text</td><td>{len(ranks)}</td><td>{np.median(ranks):.0f} of"
     assert cells in partner_table(content, np.arange(950))
 

@@ -22,7 +22,7 @@ from labkit.metrics.tasks import TASKS
 from labkit.types import Embeddings, Score
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float
+    from jaxtyping import Bool
     from torch import Tensor
 
 
