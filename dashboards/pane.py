@@ -10,18 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 import pandas as pd
 import panel as pn
 import shapely
-from bokeh.events import RangesUpdate
+from bokeh.events import RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import ColumnDataSource, Range1d
 
 from dashboards.maps import Frame, Paint, counted
 from labkit.views import density, manifolds
 from labkit.views.density import Counts, Extent
 
+MAX_CORNERS = 10_000  # of a lasso; a hand draws some hundred
 NEAR = 0.03  # share of the axes within which a click finds a point
 _FADED, _FULL = 0.16, 0.75
 _LINK, _CONTOUR = "#888888", "#6e7781"
@@ -56,7 +56,6 @@ class MapPane:
 
     Attributes:
         view: the drawing.
-        lasso: stream of lassos, in data coordinates; likewise `box` and `tap`.
     """
 
     def __init__(
@@ -87,12 +86,6 @@ class MapPane:
             tools=["lasso_select", "box_select", *(["hover"] if told is not None else [])],
             backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
         )  # fmt: skip
-        self.lasso = hv.streams.Lasso(source=base)
-        self.box = hv.streams.BoundsXY(source=base)
-        self.tap = hv.streams.Tap(source=base)
-        self.lasso.add_subscriber(lambda geometry: self._area(geometry))
-        self.box.add_subscriber(lambda bounds: self._area(None if bounds is None else _corners(bounds)))
-        self.tap.add_subscriber(lambda x, y: self._click(x, y))
         self.view = pn.pane.HoloViews(base, backend="bokeh", linked_axes=False, sizing_mode="stretch_width", margin=4)
 
     @property
@@ -153,7 +146,10 @@ class MapPane:
         figure = self._figure = plot.state
         self._base = plot.handles["glyph_renderer"]
         figure.x_range, figure.y_range = self._ranges
+        # events of the figure itself: streams of HoloViews would wait 50 ms for more of them
         figure.on_event(RangesUpdate, lambda event: self._listen.view(((event.x0, event.x1), (event.y0, event.y1))))
+        figure.on_event(SelectionGeometry, self._gesture)
+        figure.on_event(Tap, lambda event: self.click(event.x, event.y))
         fill = getattr(self._base.glyph, "fill_color", None)  # as the points, from column "color"; a picture has none
         sources = self._sources = {name: ColumnDataSource(data) for name, data in self._data.items()}
         gold = {"fill_color": "#ffd33d", "line_color": "#1b1f24"}
@@ -174,12 +170,13 @@ class MapPane:
         known = (self._base.glyph, self._base.nonselection_glyph, self._base.selection_glyph)
         return [glyph for glyph in known if hasattr(glyph, "global_alpha" if self.large else "fill_alpha")]
 
-    def _area(self, geometry: np.ndarray | None) -> None:
-        if geometry is None or len(geometry) < 3:
-            return
-        self._listen.area(self.frame.within(shapely.Polygon(geometry), self.modality))
+    def area(self, corners: np.ndarray) -> None:
+        """Tell which samples have a point within a polygon, `[n, 2]`."""
+        if len(corners) > 2 and np.isfinite(corners).all():
+            self._listen.area(self.frame.within(shapely.Polygon(corners), self.modality))
 
-    def _click(self, x: float | None, y: float | None) -> None:
+    def click(self, x: float | None, y: float | None) -> None:
+        """Tell which sample is at a place, if there is one near enough."""
         if x is None or y is None:
             return
         (left, right), (low, high) = self.extent
@@ -187,10 +184,22 @@ class MapPane:
         if away <= NEAR:
             self._listen.click(row)
 
+    def _gesture(self, event: SelectionGeometry) -> None:
+        """A lasso or a box has ended."""
+        shape: Any = event.geometry
+        if not event.final or shape is None:
+            return
+        if shape["type"] == "rect":
+            (left, right), (low, high) = sorted((shape["x0"], shape["x1"])), sorted((shape["y0"], shape["y1"]))
+            self.area(np.array([(left, low), (right, low), (right, high), (left, high)]))
+        elif shape["type"] == "poly":
+            self.area(np.column_stack([_listed(shape["x"]), _listed(shape["y"])]))
 
-def _corners(bounds: tuple[float, float, float, float]) -> np.ndarray:
-    left, bottom, right, top = bounds
-    return np.array([(left, bottom), (right, bottom), (right, top), (left, top)])
+
+def _listed(values: Any) -> np.ndarray:
+    """Coordinates as the browser sends them: a list, an array, or a mapping from position to value."""
+    found = [values[i] for i in sorted(values, key=int)] if isinstance(values, dict) else values
+    return np.asarray(found, dtype=float)[:MAX_CORNERS]
 
 
 def points(frame: Frame, modality: str | None, row: int | None) -> dict[str, Any]:
