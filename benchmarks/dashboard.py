@@ -37,6 +37,7 @@ from bokeh.core.serialization import Serializable, Serializer
 from bokeh.document.events import MessageSentEvent
 from bokeh.models import Plot
 from panel.models import browser, location, markup, reactive_html, tabulator, widgets  # noqa: F401  classes of models
+from tornado.ioloop import IOLoop
 
 from labkit.store import Run, Store
 
@@ -44,7 +45,7 @@ MODALITIES = ("image", "text")
 DIM, CLASSES, SHARE = 16, 12, 0.12  # SHARE: of the samples that a lasso selects
 LARGEST_MESSAGE = 512 * 2**20
 GESTURES = 5
-WAIT = 20.0
+WAIT = 120.0
 HERE = Path(__file__).parents[1]
 
 
@@ -155,9 +156,13 @@ class Visitor:
 
     def __init__(self, server: Server, run: str) -> None:
         query = {"run": run, "page": "Manifolds", "color": "label"}
+        self._loop = IOLoop(make_current=False)
         started = time.perf_counter()
         self.session: ClientSession = pull_session(
-            url=f"http://localhost:{server.port}/dashboards", arguments=query, max_message_size=LARGEST_MESSAGE
+            url=f"http://localhost:{server.port}/dashboards",
+            arguments=query,
+            io_loop=self._loop,
+            max_message_size=LARGEST_MESSAGE,
         )
         self.document = self.session.document
         self.document.models.flush_synced()  # the server knows its own models: events name them only
@@ -200,8 +205,11 @@ class Visitor:
             source.on_change("data", listener)
         started = time.perf_counter()
         self.document.callbacks.trigger_on_change(MessageSentEvent(self.document, "bokeh_event", event))
-        while waiting and time.perf_counter() - started < WAIT:
-            self.session.force_roundtrip()
+        # the public `force_roundtrip` drops the changes that arrive before its answer
+        loop, connection = self._loop, self.session._connection
+        stop = loop.call_later(WAIT, loop.stop)
+        connection._loop_until(lambda: not waiting)
+        loop.remove_timeout(stop)
         took = time.perf_counter() - started
         for source, listener in listeners:
             source.remove_on_change("data", listener)

@@ -17,16 +17,18 @@ import param
 from dashboards import items, parts, readiness, url
 from dashboards.catalog import Listing
 from dashboards.page import Page
+from dashboards.page_compare import ComparePage
 from dashboards.page_manifolds import ManifoldsPage
 from dashboards.page_robustness import RobustnessPage
 from dashboards.page_runs import RunsPage
+from dashboards.page_topology import TopologyPage
 from dashboards.session import Session, served_user
 from labkit.store import Store, StoreError
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = True
 
-PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, RunsPage)
+PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, RunsPage, ComparePage, TopologyPage)
 _OFFERED = 200  # runs in the picker at a time; the filter finds the others
 _POLL = 3_000  # milliseconds between two looks for new runs
 _LOG = logging.getLogger("labkit.dashboard")

@@ -66,6 +66,11 @@ def neighbors(content: Content, row: int, *, step: str, k: int) -> str:
     return f'{note}<div class="lk-cols">{"".join(columns)}</div>'
 
 
+def entries(content: Content, rows: np.ndarray) -> str:
+    """Some samples beside each other: picture and caption."""
+    return f'<div class="lk-cols">{"".join(_entry(content, int(row), marked=False) for row in rows)}</div>'
+
+
 def partner_table(content: Content, rows: np.ndarray, *, step: str = "final") -> str:
     """Per direction: pairs, median rank of the true partner and median cosine distance, in the shared space.
 

@@ -1,7 +1,8 @@
 """`labkit diagnose RUN`: the aligned space of a stored run is diagnosed, and what the dashboard shows is added to it.
 
 Written are scores, fields, topology and couplings of the test samples; topology also of the encoders' own spaces and of
-every stored step of the training. What the run's own metrics stored under the same name is left as it is. The same command writes the same files again, and several runs may be diagnosed at once.
+every stored step of the training. What the run's own metrics stored under the same name is left as it is. The same
+command writes the same files again, and several runs may be diagnosed at once.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ def _clean(field: pd.DataFrame) -> pd.DataFrame:
 def _write_earlier_topology(run: Run, modalities: Sequence[str], *, cosine: bool, seed: int) -> None:
     """Bars of the same samples before and during the training, where their vectors are stored."""
     stored = run.steps("embeddings")
-    steps = [step for step in next(iter(stored.values()), []) if step != STEP]
-    for step in steps:
+    common = set.intersection(*(set(stored[m]) for m in run.info["modalities"]))
+    for step in common - {STEP}:
         samples = Samples(aligned_space(run, step), k=1, cosine=cosine, seed=seed)
         for modality in modalities:
             rows = samples.rows(modality, largest=LARGEST)

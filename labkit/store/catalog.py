@@ -189,7 +189,10 @@ class Store:
         return pd.concat(tables, ignore_index=True) if tables else empty
 
     def _some(self, ids: Sequence[str] | None) -> list[Run]:
-        return self.runs() if ids is None else [self.open(run_id) for run_id in ids]
+        if ids is None:
+            return self.runs()
+        known = {folder.name for folder in self._folders()}  # once, for a folder may hold thousands
+        return [Run(self.root / run_id) if run_id in known else self.open(run_id) for run_id in ids]
 
     def _folders(self) -> list[Path]:
         if not self.root.is_dir():

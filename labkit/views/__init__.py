@@ -23,13 +23,15 @@ from .levels import association_plot, level_curves, level_panels, level_table
 from .manifolds import manifold, manifold_frame, pair_links
 from .pictures import contact_sheet, coupling_matrix, thumbnail_map
 from .robustness_plots import failure_histogram, robustness_overview, robustness_panels
-from .topology import barcode, persistence_diagram
+from .topology import bar_places, barcode, persistence_diagram
+from .training import trainings
 from .transport import against_size, clouds, plan_lines
 
 __all__ = [
     "Strip",
     "against_size",
     "association_plot",
+    "bar_places",
     "barcode",
     "category_colors",
     "cloud_in_space",
@@ -62,6 +64,7 @@ __all__ = [
     "robustness_panels",
     "thumbnail_map",
     "training_curve",
+    "trainings",
     "unpaired_measures",
     "variant_colors",
     "verdict_plot",

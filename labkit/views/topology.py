@@ -62,11 +62,8 @@ def barcode(table: pd.DataFrame, *, title: str = "barcode", most: int = MOST) ->
     Raises:
         ValueError: see `persistence_diagram`; or most < 1.
     """
-    if most < 1:
-        raise ValueError(f"most must be at least 1; got {most}")
-    bars, edge = _drawn(table)
-    shown = bars.groupby("dimension").head(most)
-    shown = shown.assign(row=np.arange(len(shown), 0, -1) - 2.0 * shown["dimension"])
+    bars, edge = _placed(table, most)
+    shown = bars.dropna(subset=["row"])
     drawn: list[Any] = []
     for dimension, rows in _by_dimension(shown):
         drawn.append(_lines(rows.assign(end=rows["row"]), dimension))
@@ -75,6 +72,31 @@ def barcode(table: pd.DataFrame, *, title: str = "barcode", most: int = MOST) ->
     axes: dict[str, object] = {"xlabel": "scale", "ylabel": "bars", "yaxis": None, "xlim": (-0.02 * edge, 1.03 * edge)}
     overlay = both(hv.Overlay(drawn), bokeh=axes, mpl=axes)
     return framed(overlay, title=f"{title}\n{', '.join(parts)}", size=(620, 420), legend="right")
+
+
+def bar_places(table: pd.DataFrame, *, most: int = MOST) -> pd.DataFrame:
+    """Where the bars are in both drawings, so that a click finds its bar.
+
+    Args:
+        table: see `persistence_diagram`.
+        most: see `barcode`.
+
+    Returns:
+        dimension, birth, death (of classes that never die the edge of the picture), length, samples, bar (number of
+        the row in the table), forever, and row, the height in the barcode, NaN where the barcode leaves the bar out.
+
+    Raises:
+        ValueError: see `barcode`.
+    """
+    return _placed(table, most)[0]
+
+
+def _placed(table: pd.DataFrame, most: int) -> tuple[pd.DataFrame, float]:
+    if most < 1:
+        raise ValueError(f"most must be at least 1; got {most}")
+    bars, edge = _drawn(table)
+    shown = bars.groupby("dimension").head(most)
+    return bars.assign(row=pd.Series(np.arange(len(shown), 0, -1) - 2.0 * shown["dimension"], shown.index)), edge
 
 
 def _drawn(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -116,7 +138,7 @@ def _dots(rows: pd.DataFrame, dimension: int) -> hv.Scatter:
     color, size = _COLORS[dimension], 7 if len(rows) < 100 else 5
     return both(
         dots,
-        bokeh={"color": color, "size": size, "marker": marker, "alpha": 0.7, "tools": ["hover", "tap"]},
+        bokeh={"color": color, "size": size, "marker": marker, "alpha": 0.7, "tools": ["hover"]},
         mpl={"color": color, "s": size**2 / 1.6, "marker": mpl_marker, "alpha": 0.7},
     )
 
