@@ -15,7 +15,7 @@ from .critical_difference import critical_difference
 from .curves import curve_table, robustness_curves, training_curve
 from .diagnosis import cloud_map, paired_measures, unpaired_measures
 from .effects import effect_plot, verdict_plot
-from .examples import Strip, example_sheet, example_table
+from .examples import Strip, example_sheet, example_table, sound_sheet
 from .failures import failure_heatmap
 from .geometry import cloud_in_space, error_curves, estimate_against_truth
 from .leaderboard import leaderboard_plot
@@ -60,6 +60,7 @@ __all__ = [
     "robustness_curves",
     "robustness_overview",
     "robustness_panels",
+    "sound_sheet",
     "thumbnail_map",
     "training_curve",
     "unpaired_measures",

@@ -1,4 +1,4 @@
-"""Examples of corruptions: one item at severity 0..5, as a sheet of pictures or a table of sentences.
+"""Examples of corruptions: one item at severity 0..5, as a sheet of pictures, a table of sentences, or of sounds.
 
     strips = [views.Strip(c.name, c.unit, c.levels, [c(picture, severity=s, key="frog") for s in range(6)])
               for c in map(raw.get, raw.names("image"))]
@@ -9,6 +9,8 @@ A view loads no torch, so it gets corrupted items and what to write beside them,
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import textwrap
 from collections.abc import Sequence
@@ -35,7 +37,8 @@ class Strip:
         name: of the corruption.
         unit: of its levels.
         levels: strength at each severity, the first of which is clean.
-        items: the item at each severity: pictures (`PIL.Image`, or uint8 `[h, w, 3]`), or sentences.
+        items: the item at each severity: pictures (`PIL.Image`, or uint8 `[h, w, 3]`), sentences, or sounds (float
+            `[samples]`, full scale 1).
 
     Raises:
         ValueError: not as many items as levels, or none.
@@ -113,3 +116,73 @@ def example_table(strips: Sequence[Strip]) -> pd.DataFrame:
         for severity, (level, text) in enumerate(zip(strip.levels, strip.items, strict=True))
     ]
     return pd.DataFrame(rows).set_index(["corruption", "severity"])
+
+
+def sound_sheet(strips: Sequence[Strip], *, rate: int, severities: Sequence[int]) -> str:
+    """A row for each corruption: a player and a spectrogram at some severities, as HTML that needs no other file.
+
+    Spectrograms share their axes and colors, 80 dB down from the loudest of the clean sound.
+
+    Args:
+        strips: of sounds.
+        rate: samples per second.
+        severities: columns.
+
+    Raises:
+        ValueError: no strips, or a severity that a strip does not have.
+    """
+    if not strips or any(not 0 <= s < len(strip.items) for strip in strips for s in severities):
+        raise ValueError(f"a sheet of sounds needs strips with the severities {list(severities)}; got {len(strips)}")
+    head = "".join(f"<th>{'clean' if s == 0 else f'severity {s}'}</th>" for s in severities)
+    loudest = float(_decibels(np.asarray(strips[0].items[0]), rate).max())
+    longest = max(len(strip.items[s]) for strip in strips for s in severities) / rate
+    rows = []
+    for strip in strips:
+        label = f"{html.escape(words(strip.name))}<br><small>{html.escape(strip.unit)}</small>"
+        cells = []
+        for s in severities:
+            sound = np.asarray(strip.items[s], dtype=np.float32)
+            picture = _data("image/png", _spectrogram(sound, rate, loudest, longest))
+            alt = html.escape(f"spectrogram: {words(strip.name)}, severity {s}")
+            player = (
+                f'<audio controls preload="none" style="width: 200px" src="{_data("audio/ogg", _ogg(sound, rate))}">'
+            )
+            cells.append(f'<td>{strip.levels[s]:g}<br><img src="{picture}" alt="{alt}"><br>{player}</audio></td>')
+        rows.append(f"<tr><th>{label}</th>{''.join(cells)}</tr>")
+    return f"<table><tr><th></th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _decibels(sound: np.ndarray, rate: int) -> np.ndarray:
+    from scipy.signal import spectrogram
+
+    power = spectrogram(sound, fs=rate, nperseg=rate // 50, noverlap=rate // 100)[2]
+    return 10 * np.log10(np.maximum(power, 1e-14))
+
+
+def _spectrogram(sound: np.ndarray, rate: int, loudest: float, longest: float) -> bytes:
+    from matplotlib import colormaps
+    from PIL import Image
+
+    level = _decibels(sound, rate)[::-1]
+    width, height = 200, 70
+    color = colormaps["magma"](np.clip((level - loudest) / 80 + 1, 0, 1), bytes=True)[..., :3]
+    drawn = Image.fromarray(np.ascontiguousarray(color)).resize(
+        (max(1, round(width * len(sound) / rate / longest)), height)
+    )
+    sheet = Image.new("RGB", (width, height), "white")
+    sheet.paste(drawn)
+    buffer = io.BytesIO()
+    sheet.quantize(32).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _ogg(sound: np.ndarray, rate: int) -> bytes:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sound, rate, format="OGG", subtype="OPUS")
+    return buffer.getvalue()
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,175 @@
+"""The part of a study's page that is about robustness: pictures and tables of its curves.
+
+    part = robustness_part(scores, failures, pictures=DOCS / "robustness", test_share=0.294)
+
+Only cells that were measured under the most corruptions are compared; the others, e.g. those that were trained on
+samples that lack items, vary an axis of the study. Everything is a mean over the directions that involve the corrupted
+modality, then over seeds, with intervals over seeds that allow for overlapping splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import holoviews as hv
+import pandas as pd
+
+from labkit import stats, views
+from labkit.views.robustness_plots import FAMILIES, family_of
+
+METRIC = "recall_at_10"
+FUSED = "fused_recall_at_10"
+BASELINE = "clip"
+LOST = "missing_modality"
+LATE_FUSION = "unimodal"  # its modalities never meet before their answers do
+DPI = 90
+
+
+def robustness_part(scores: pd.DataFrame, failures: pd.DataFrame, *, pictures: Path, test_share: float) -> list[str]:
+    """Paragraphs in Markdown, and the pictures that they show.
+
+    Args:
+        scores: of a study, with the column cell.
+        failures: as from `labkit.stats.failure_shares`.
+        pictures: folder of the pictures, beside the page.
+        test_share: see `labkit.stats.corrected_t_test`.
+
+    Returns:
+        The paragraphs; none where no cell has curves.
+    """
+    measured = fully_measured(scores)
+    if measured.empty:
+        return []
+    # what stands in for lost items is a comparison of its own, and would weigh too much in means over corruptions
+    compared = measured[~measured["corruption"].str.contains("+", regex=False)]
+    curves = stats.seed_curves(compared, metric=METRIC)
+    numbers = stats.curve_numbers(curves)
+    levels = stats.curve_levels(curves, test_share=test_share)
+    seeds, n = curves["seed"].nunique(), int(curves["n"].min())
+    n_curves = len(curves[["corruption", "corrupted"]].drop_duplicates())
+    parts = [
+        "## Robustness",
+        f"recall at 10, mean over the directions that involve the corrupted modality; {n_curves} curves (corruption "
+        f"and modality) of {curves['method'].nunique()} methods; {seeds} seeds, at least {n} test samples each; bands "
+        f"and intervals: {levels['interval'].iloc[0]}.",
+        _drawn(views.robustness_overview(numbers, metric=METRIC, test_share=test_share), pictures, "overview"),
+        "kept: share of the clean recall above chance that is left, mean over severities 0 to 5; drop: what is lost on "
+        f"average. Difference: kept less that of {BASELINE}, paired by seed; p by Holm over the methods.",
+        _numbers(numbers, test_share),
+        *_effective(compared, test_share),
+    ]
+    for family in dict.fromkeys(map(family_of, [c for names in FAMILIES.values() for c in names])):
+        if family in set(map(family_of, levels["corruption"])):
+            parts.append(f"### {family.capitalize()}")
+            parts.append(_drawn(views.robustness_panels(levels, metric=METRIC, family=family), pictures, family))
+    parts += _imputations(measured, pictures, test_share)
+    shown = failures[failures["method"].isin(set(curves["method"])) & ~failures["corruption"].str.contains("missing")]
+    if len(shown):
+        parts += ["### First failures", _drawn(views.failure_histogram(shown), pictures, "failures")]
+    return [*parts, "### Exceptions to the rule that more is worse", _exceptions(curves, test_share)]
+
+
+def fully_measured(scores: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the cells that were measured under the most corruptions of the most modalities."""
+    corrupted = scores[scores["corruption"] != "none"]
+    sizes = corrupted.groupby("cell").apply(lambda t: len(t[["corruption", "corrupted"]].drop_duplicates()))
+    return scores[scores["cell"].isin(sizes[sizes == sizes.max()].index)] if len(sizes) else scores.iloc[:0]
+
+
+def _numbers(numbers: pd.DataFrame, test_share: float) -> str:
+    """One row per method: means over all curves."""
+    means = numbers.groupby(["method", "seed"], as_index=False)[["kept", "drop"]].agg(lambda v: v.mean(skipna=False))
+    table = stats.summarize_numbers(means.assign(corruption="", corrupted=""), test_share=test_share)
+    told = table.set_index(["method", "number"])
+    order = table[table["number"] == "kept"].sort_values("value", ascending=False)["method"]
+    against = pd.DataFrame()
+    if BASELINE in set(order) and len(order) > 1:
+        found = stats.compare_numbers(numbers, number="kept", baseline=BASELINE, by=(), test_share=test_share)
+        against = found.set_index("method")
+    rows = [
+        {
+            "method": method,
+            "kept": _span(told.loc[(method, "kept")]),
+            "drop": _span(told.loc[(method, "drop")]),
+            "seeds": told.loc[(method, "kept"), "seeds"],
+            f"kept less {BASELINE}'s": _span(against.loc[method], "difference") if method in against.index else "",
+            "p": f"{against.loc[method, 'p_holm']:.3f}" if method in against.index else "",
+        }
+        for method in order
+    ]
+    return _markdown(pd.DataFrame(rows))
+
+
+def _effective(scores: pd.DataFrame, test_share: float) -> Iterator[str]:
+    """Excess over the line of late fusion, where the study has that method and the fused metric."""
+    if LATE_FUSION not in set(scores["cell"]) or FUSED not in set(scores["metric"]):
+        return
+    curves = stats.seed_curves(scores, metric=FUSED)
+    excess = stats.effective_robustness(curves, [LATE_FUSION])
+    means = excess.groupby(["method", "seed"], as_index=False)["effective"].agg(lambda v: v.mean(skipna=False))
+    table = stats.summarize_numbers(means.assign(corruption="", corrupted=""), test_share=test_share)
+    rows = [
+        {"method": row["method"], "effective robustness": _span(row), "seeds": row["seeds"]}
+        for row in table.sort_values("value", ascending=False).to_dict("records")
+    ]
+    yield (
+        "Effective robustness: retrieval from two modalities to the third, in excess of what the line of late fusion "
+        f"({LATE_FUSION}: modalities that are trained apart and fused last) predicts from the clean value."
+    )
+    yield _markdown(pd.DataFrame(rows))
+
+
+def _imputations(scores: pd.DataFrame, pictures: Path, test_share: float) -> Iterator[str]:
+    """What stands in for lost items, one line each, where the study has several."""
+    rows = scores[(scores["cell"] == BASELINE) & scores["corruption"].str.match(f"none|{LOST}")]
+    if rows["corruption"].nunique() < 3:
+        return
+    levels = stats.curve_levels(stats.seed_curves(rows, metric=METRIC), test_share=test_share)
+    stand_ins = levels["corruption"].str.partition("+")[2].replace("", "others")
+    yield f"### What stands in for lost items ({BASELINE})"
+    yield (
+        "others: the sample's other modalities; mean: the mean training embedding; nearest: of the nearest training "
+        "sample; barycentric: through the coupling of the training embeddings; token: learned; drop: samples that lost "
+        "their item neither ask nor are found, so the gallery is smaller and chance higher."
+    )
+    drawn = views.robustness_panels(levels.assign(method=stand_ins, corruption=LOST), metric=METRIC)
+    yield _drawn(drawn, pictures, "imputations")
+
+
+def _exceptions(curves: pd.DataFrame, test_share: float) -> str:
+    """Where a curve rises, and whether beyond its interval."""
+    rises = stats.rises(curves, test_share=test_share)
+    beyond = rises[rises["beyond"]].sort_values("difference", ascending=False)
+    said = (
+        f"{len(rises)} of {5 * len(curves[['corruption', 'corrupted', 'method']].drop_duplicates())} steps of the mean "
+        f"curves rise above an earlier severity, {len(beyond)} of them beyond their interval"
+    )
+    if beyond.empty:
+        return f"{said}: every curve is monotone within its interval."
+    rows = [
+        {
+            "corruption": f"{row['corruption']} of {row['corrupted']}",
+            "method": row["method"],
+            "severities": f"{row['lowest']:g} to {row['severity']:g}",
+            "rise": _span(row, "difference"),
+        }
+        for row in beyond.to_dict("records")
+    ]
+    return f"{said}:\n\n{_markdown(pd.DataFrame(rows))}"
+
+
+def _drawn(drawing: Any, folder: Path, name: str) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    hv.save(drawing, folder / f"{name}.png", backend="matplotlib", fmt="png", dpi=DPI)
+    return f"![{name}]({folder.name}/{name}.png)"
+
+
+def _span(row: Any, value: str = "value") -> str:
+    return f"{row[value]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
