@@ -10,16 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from labkit import run as runs
-from labkit import samples, variants
+from labkit import variants
 from labkit.config import ConfigError, RunConfig
 from labkit.registry import UnknownNameError
 from labkit.store import Store, StoreError
-from labkit.types import Embeddings
 from labkit.variants import VARIANTS
 
 QUICK = {"training": {"epochs": 2}, "evaluation": {"corruptions": [], "bootstrap": 100}}

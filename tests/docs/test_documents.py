@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from labkit import run, variants
+from labkit.cli import app
 from labkit.config import ConfigError, RunConfig, TrainingConfig
 from labkit.data.pairing import unpair
 from labkit.losses import LOSSES
+from labkit.store import Store
 from labkit.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +67,23 @@ def test_readme_diagnoses_a_turned_copy(capsys):
     found = capsys.readouterr().out.splitlines()
     assert found[0].startswith("Copy up to rotation, shift and scale: text is image up to rotation")
     assert len(block.strip().splitlines()) <= 10
+
+
+def test_readme_runs_on_data_that_is_worse(tmp_path):
+    (block,) = re.findall(r"```sh\n(.*?)```", _section("## Robustness"), flags=re.S)
+    for line in block.strip().splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "labkit"
+        quick = ["--training", "epochs=1"] if "ot" in arguments else []
+        result = CliRunner().invoke(app, [*arguments, *quick, "--runs", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+    by_label, unbalanced, shifted = (Store(tmp_path).open(name) for name in ("cca", "ot", "procrustes"))
+    assert set(by_label.scores()["corruption"]) >= {"missing_modality", "missing_modality+barycentric"}
+    assert by_label.config["data"]["missing_by"] == "label"
+    assert unbalanced.config["data"]["shuffled"] == 0.2
+    assert unbalanced.config["options"]["tau"] == 0.5
+    kinds = shifted.points().groupby("split")["kind"].unique().map(list).to_dict()
+    assert kinds == {"train": ["drawing"], "validation": ["drawing"], "test": ["photo"]}
 
 
 @pytest.fixture
