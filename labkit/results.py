@@ -109,3 +109,18 @@ def budgets(study: str, *, runs: Path | str | None = None) -> pd.DataFrame:
         return store.budgets([run.id for run in store.runs() if run.status == "complete"])
     path = FOLDER / study / "budgets.parquet"
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+
+def failures(study: str) -> pd.DataFrame:
+    """Which share of the samples of each method first fails at which severity, as from `labkit.stats.failure_shares`.
+
+    Args:
+        study: name of a folder of `results/`.
+
+    Raises:
+        FileNotFoundError: no such results.
+    """
+    path = FOLDER / study / "failures.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"no first failures of study {study!r}: `labkit study export {study}` writes {path}")
+    return pd.read_parquet(path)

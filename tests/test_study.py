@@ -429,7 +429,7 @@ def test_export_of_curves_tells_what_is_kept(
     study, root = studies.load(str(write(seeds=[0, 1], variants=cells, evaluation=evaluation))), tmp_path / "runs"
     for config in study.configs():
         runs.execute(config, root=root)
-    folder, page = studies.export(study, root)
+    _, page = studies.export(study, root)
     told = page.read_text()
     assert "4 curves (corruption and modality) of 2 methods; 2 to 2 seeds" in told
     pictures = re.findall(r"!\[(\w+)\]\((\S+)\)", told)
@@ -441,5 +441,7 @@ def test_export_of_curves_tells_what_is_kept(
     noisy = scores[scores["corruption"].isin(["none", "feature_noise", "feature_masking"]) & (scores["cell"] == "cca")]
     kept = stats.curve_numbers(stats.seed_curves(noisy, metric="recall_at_10"))["kept"].mean()
     assert f"| cca | {kept:.3f} [" in told
-    failures = pd.read_parquet(folder / "failures.parquet")
+    failures = results.failures("tiny")
     assert failures.groupby(["corruption", "corrupted", "method"])["share"].sum().round(6).eq(1).all()
+    with pytest.raises(FileNotFoundError, match="labkit study export large"):
+        results.failures("large")

@@ -194,7 +194,10 @@ class RawFeatures:
     def _why_not(self, modality: str) -> str:
         where = f"{modality!r} of {self._config.dataset}"
         if other := self._config.domain.test_items.get(modality):
-            return f"test samples have items of {other!r} for {modality!r} here; corrupt them in a run that aligns {other!r}"
+            return (
+                f"test samples have items of {other!r} for {modality!r} here; corrupt them in a run that aligns "
+                f"{other!r}"
+            )
         if self._source is None or not self._source.digest():
             return f"{where} has no raw items to corrupt; corrupt its features instead, e.g. feature_noise"
         name = self.encoder_name(modality)

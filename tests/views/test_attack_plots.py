@@ -39,12 +39,14 @@ def test_no_change_and_no_examples():
 
 
 def levels(**more) -> pd.DataFrame:
-    rows = [
-        {"corruption": f"pgd_{norm}_pixels", "corrupted": "image", "method": method, "severity": float(s),
-         "value": 0.6 - 0.1 * s, "low": 0.5 - 0.1 * s, "high": 0.7 - 0.1 * s, "interval": "95% bootstrap", "seeds": 1, "n": 60,
-         "radius": scale * s, "unit": "levels"}
-        for norm, scale in (("linf", 0.5), ("l2", 16)) for method in ("clip", "gotma") for s in (0, 1, 3)
-    ]  # fmt: skip
+    rows = []
+    for norm, scale in (("linf", 0.5), ("l2", 16)):
+        for method in ("clip", "gotma"):
+            for s in (0.0, 1.0, 3.0):
+                curve = {"corruption": f"pgd_{norm}_pixels", "corrupted": "image", "method": method, "severity": s}
+                values = {"value": 0.6 - 0.1 * s, "low": 0.5 - 0.1 * s, "high": 0.7 - 0.1 * s}
+                about = {"interval": "95% bootstrap", "seeds": 1, "n": 60, "radius": scale * s, "unit": "levels"}
+                rows.append({**curve, **values, **about})
     return pd.DataFrame(rows).assign(**more)
 
 
