@@ -8,7 +8,7 @@ from .association import Correlation, common_repeats, correlation
 from .board import compare, leaderboard
 from .budget import budget_scores, budget_table
 from .curve_samples import failure_shares, first_failures, levels_over_samples, numbers_over_samples, sample_curves
-from .curve_selection import by_imputation, fully_measured
+from .curve_selection import by_imputation, fully_measured, over_all
 from .curve_tests import compare_numbers, compare_samples, rises
 from .curves import curve_levels, curve_numbers, effective_robustness, seed_curves, summarize_numbers, with_clean
 from .differences import (
@@ -63,6 +63,7 @@ __all__ = [
     "minimum_detectable_effect",
     "nemenyi",
     "numbers_over_samples",
+    "over_all",
     "p_values",
     "paired_difference",
     "per_seed",

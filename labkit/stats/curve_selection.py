@@ -1,9 +1,10 @@
-"""Which rows of a study's scores belong into one comparison of robustness curves."""
+"""Which rows of a study's scores belong into one comparison of robustness curves, and means over them."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from .curves import CURVE
 from .repeats import method_column
 
 LOST = "missing_modality"
@@ -47,3 +48,17 @@ def by_imputation(levels: pd.DataFrame, *, method: str) -> pd.DataFrame:
         raise ValueError(f"no curves of {method!r} under {LOST}; methods are {', '.join(levels['method'].unique())}")
     named = base.loc[rows, 2].replace("", "others")
     return levels[rows].assign(method=named, corruption=LOST)
+
+
+def over_all(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The mean over all corruptions and modalities, seed by seed.
+
+    Args:
+        numbers: corruption, corrupted, method, seed and one column per number, as from `labkit.stats.curve_numbers`.
+
+    Returns:
+        The same columns, with corruption and corrupted empty; NaN where a corruption has no number.
+    """
+    names = [c for c in numbers.columns if c not in CURVE]
+    means = numbers.groupby(["method", "seed"], as_index=False)[names].agg(lambda v: v.mean(skipna=False))
+    return means.assign(corruption="", corrupted="")[[*CURVE, *names]]

@@ -81,8 +81,7 @@ def robustness_part(scores: pd.DataFrame, failures: pd.DataFrame, *, pictures: P
 
 def _numbers(numbers: pd.DataFrame, test_share: float) -> str:
     """One row per method: means over all curves."""
-    means = numbers.groupby(["method", "seed"], as_index=False)[["kept", "drop"]].agg(lambda v: v.mean(skipna=False))
-    table = stats.summarize_numbers(means.assign(corruption="", corrupted=""), test_share=test_share)
+    table = stats.summarize_numbers(stats.over_all(numbers), test_share=test_share)
     told = table.set_index(["method", "number"])
     order = table[table["number"] == "kept"].sort_values("value", ascending=False)["method"]
     against = pd.DataFrame()
@@ -109,8 +108,7 @@ def _effective(scores: pd.DataFrame, test_share: float) -> Iterator[str]:
         return
     curves = stats.seed_curves(scores, metric=FUSED)
     excess = stats.effective_robustness(curves, [LATE_FUSION])
-    means = excess.groupby(["method", "seed"], as_index=False)["effective"].agg(lambda v: v.mean(skipna=False))
-    table = stats.summarize_numbers(means.assign(corruption="", corrupted=""), test_share=test_share)
+    table = stats.summarize_numbers(stats.over_all(excess), test_share=test_share)
     rows = [
         {"method": row["method"], "effective robustness": _span(row), "seeds": row["seeds"]}
         for row in table.sort_values("value", ascending=False).to_dict("records")

@@ -17,7 +17,7 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from labkit.stats import summarize_numbers
+from labkit.stats import over_all, summarize_numbers
 
 from ._style import both, framed, kinds, words
 from .curves import curve_overlay
@@ -127,8 +127,8 @@ def robustness_overview(
         raise ValueError(f"the overview shows shares, {' or '.join(_NUMBER)}; got {number!r}")
     _check(numbers, ("corruption", "corrupted", "method", "seed", number))
     cell = ["corruption", "corrupted", "method", "seed"]
-    overall = numbers.groupby(["method", "seed"])[number].agg(lambda v: v.mean(skipna=False)).reset_index()
-    whole = pd.concat([overall.assign(corruption="", corrupted=""), numbers[[*cell, number]]], ignore_index=True)
+    shown = numbers[[*cell, number]]
+    whole = pd.concat([over_all(shown), shown], ignore_index=True)
     table = summarize_numbers(whole, test_share=test_share)
     means = table[table["corruption"] == ""].set_index("method")["value"]
     methods = list(means.sort_values(ascending=False, na_position="last").index)

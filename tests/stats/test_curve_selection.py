@@ -34,3 +34,12 @@ def test_what_stands_in_takes_the_place_of_the_method() -> None:
     assert found.values.tolist() == [["missing_modality", "others", 4], ["missing_modality", "mean", 5]]
     with pytest.raises(ValueError, match="no curves of 'cca' under missing_modality; methods are clip, ot"):
         stats.by_imputation(levels, method="cca")
+
+
+def test_means_over_all_are_of_the_same_corruptions() -> None:
+    rows = [("noise", "image", "a", 0, 0.2), ("blur", "image", "a", 0, 0.6), ("noise", "image", "a", 1, 0.4)]
+    rows.append(("blur", "image", "a", 1, float("nan")))
+    numbers = pd.DataFrame(rows, columns=["corruption", "corrupted", "method", "seed", "kept"])
+    found = stats.over_all(numbers).set_index("seed")["kept"]
+    assert found[0] == pytest.approx(0.4)
+    assert pd.isna(found[1]), "a mean over fewer corruptions would be of something else"
