@@ -201,6 +201,28 @@ def test_the_claims_in_the_readme_have_the_verdicts_of_the_committed_results():
     assert {verdicts.get(words, "not tested"): int(n) for n, words in told} == counts.to_dict()
 
 
+def test_what_is_kept_in_the_readme_is_what_the_committed_curves_give():
+    from labkit import results, stats
+    from labkit.claims import load
+
+    share = load().test_share
+    scores = stats.fully_measured(results.read("robustness")[0])
+    scores = scores[~scores["corruption"].str.startswith("missing")]
+    numbers = stats.curve_numbers(stats.seed_curves(scores, metric="recall_at_10"))
+    kept = stats.over_all(numbers)[["corruption", "corrupted", "method", "seed", "kept"]]
+    means = stats.summarize_numbers(kept, test_share=share).set_index("method")
+    found = stats.compare_numbers(numbers, number="kept", baseline="clip", by=(), test_share=share).set_index("method")
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in _section("## Robustness").splitlines()]
+    rows = [row for row in rows if len(row) == 7 and row[1] in means.index]
+    assert {row[1] for row in rows} == set(means.index)
+    for _, method, _, told, difference, seeds, _ in rows:
+        mean = means.loc[method]
+        assert (told, int(seeds)) == (f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]", mean.seeds), method
+        if method != "clip":
+            d = found.loc[method]
+            assert difference == f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", method
+
+
 def test_the_study_uses_the_best_of_the_recorded_search():
     import pandas as pd
 
