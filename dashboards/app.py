@@ -70,6 +70,7 @@ class App:
         session.param.watch(lambda _: self._show(), "page")
         session.selection.param.watch(self._selected, ["mask", "focus"])
         self._bar.listen(self)
+
     @property
     def page(self) -> Page:
         """The visible page."""

@@ -176,9 +176,9 @@ def _told(made: pd.DataFrame | str) -> list[Any]:
     counts = ", ".join(f"{n} {verdict}" for verdict, n in made["verdict"].value_counts().items())
     kinds = "; ".join(dict.fromkeys(made["kind"].dropna()))
     note = (
-        f"<b class='lk-claims' data-n='{len(made)}'>{text(counts)} of {len(made)} claims.</b> Effect: mean with its 95 % "
-        "interval. p holm: for the claim, p against: for an effect smaller than the margin, both corrected by Holm over "
-        f"all tested claims. Intervals: {text(kinds)}. {marked('The same in a shell: `labkit claims`')}"
+        f"<b class='lk-claims' data-n='{len(made)}'>{text(counts)} of {len(made)} claims.</b> Effect: mean with its 95 "
+        "% interval. p holm: for the claim, p against: for an effect smaller than the margin, both corrected by Holm "
+        f"over all tested claims. Intervals: {text(kinds)}. {marked('The same in a shell: `labkit claims`')}"
     )
     whole = made.assign(**{c: made[c].astype("Int64") for c in ("seeds", "n")})
     return [pn.pane.HTML(f"<div>{note}</div>", sizing_mode="stretch_width"), table(whole[_CLAIMS], page_size=20)]

@@ -6,9 +6,11 @@ Nothing heavy is imported before there is an error.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import typer
 
@@ -32,34 +34,55 @@ def refuse_both(context: typer.Context, *, allowed: tuple[str, ...]) -> None:
 
 
 def assignments(pairs: list[str] | None) -> dict[str, Any]:
-    """Values of `name=value` pairs: JSON where it is JSON, else text.
+    """Values of `name=value` pairs: JSON where it is JSON, else text; `a.b=value` is the entry b of a.
 
     Raises:
         ValueError: a pair has no name or no "=".
     """
-    values = {}
+    values: dict[str, Any] = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise ValueError(f"{pair!r} must be name=value, e.g. w_ot=3")
+        *path, last = name.split(".")
+        inner = values
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{pair!r} is an entry of {part!r}, which has been given a value; give one of them")
         try:
-            values[name] = json.loads(value)
+            inner[last] = json.loads(value)
         except json.JSONDecodeError:
-            values[name] = value
+            inner[last] = value
     return values
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """One sentence and exit code 1 or 2 instead of a traceback, for what users can mend."""
+    """One sentence and exit code 1 or 2 instead of a traceback, for what users can mend; one for labkit's warnings."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError, ImportError, RuntimeError) as error:
         code = _exit_code(error)
         if code is None:
             raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(code) from None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    place: str,
+    line: int,
+    file: TextIO | None = None,
+    text: str | None = None,
+) -> None:
+    """Without the line of code where it is one of labkit, which says all there is to say."""
+    own = Path(place).is_relative_to(Path(__file__).parent)
+    typer.echo(f"warning: {message}" if own else warnings.formatwarning(message, category, place, line, text), err=True)
 
 
 def _exit_code(error: Exception) -> int | None:

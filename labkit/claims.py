@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from labkit import results
 from labkit.config import ConfigError, parse
-from labkit.stats import association, cohen_dz, corrected_t_test, repeats, trends
+from labkit.stats import association, cohen_dz, corrected_t_test, curves, repeats, trends
 from labkit.stats.verdicts import Evidence, decide, p_values
 
 FILE = Path(__file__).parents[1] / "studies" / "claims.yaml"
@@ -46,6 +46,9 @@ class Measure(_Part):
         corruption: of the test samples; "none" is clean.
         severity: of the corruption.
         of_clean: the share of the clean value that is kept under the corruption, in place of the value.
+        kept_under: corruptions under which the share of the clean value above chance that is kept is measured, in place
+            of the value at one severity: mean over the severities, then over these corruptions of every modality
+            (`labkit.stats.curve_numbers`).
     """
 
     metric: str = "recall_at_10"
@@ -53,6 +56,13 @@ class Measure(_Part):
     corruption: str = "none"
     severity: float = 0
     of_clean: bool = False
+    kept_under: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Measure:
+        if self.kept_under and (self.of_clean or self.corruption != "none" or self.severity):
+            raise ValueError("kept_under is over whole curves: leave out corruption, severity and of_clean")
+        return self
 
 
 class Difference(_Part):
@@ -309,6 +319,8 @@ def _contrast(effect: Difference | Interaction | Trend, scores: pd.DataFrame) ->
 
 def _values(scores: pd.DataFrame, arm: Mapping[str, object], measure: Measure, *, by: str = "metric") -> pd.DataFrame:
     """One row per seed, one column per value of `by`."""
+    if measure.kept_under:
+        return _kept(scores, arm, measure)
     where = {**arm, "corruption": measure.corruption, "severity": measure.severity}
     options: dict[str, Any] = {"metric": measure.metric, "by": [by], "directions": measure.directions}
     values = repeats.per_seed(scores, where=where, **options)
@@ -318,3 +330,18 @@ def _values(scores: pd.DataFrame, arm: Mapping[str, object], measure: Measure, *
     share = values / clean
     share.attrs = values.attrs
     return share
+
+
+def _kept(scores: pd.DataFrame, arm: Mapping[str, object], measure: Measure) -> pd.DataFrame:
+    """One row per seed: what is kept, mean over curves; without a number where a curve lacks one."""
+    rows = curves.seed_curves(
+        repeats.select(scores, arm),
+        metric=measure.metric,
+        where={"corruption": list(measure.kept_under)},
+        directions=measure.directions,
+    )
+    if lacking := sorted(set(measure.kept_under) - set(rows["corruption"])):
+        raise ValueError(f"no curves under {', '.join(lacking)}")
+    values = curves.curve_numbers(rows).groupby("seed")["kept"].agg(lambda v: v.mean(skipna=False)).to_frame()
+    values.attrs = {"n": int(rows["n"].min()), "higher_is_better": True}
+    return values

@@ -53,6 +53,10 @@ def run(
     modalities: Annotated[str, typer.Option(help="Two or more, separated by commas.")] = "image,text,speech_fr",
     dataset: Annotated[str, typer.Option(help="Bundled data set, or the path of an .npz file.")] = "stamps",
     missing: Annotated[float, typer.Option(help="Share of training items dropped at random, 0 <= x < 1.")] = 0.0,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="name=value, e.g. missing_by=label, pairs=0.1, shuffled=0.2, domain.test=photo."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of split, initialisation and batches.")] = 0,
     option: Annotated[list[str] | None, typer.Option(help="name=value of a variant's hyper-parameter.")] = None,
     training: Annotated[list[str] | None, typer.Option(help="name=value, e.g. epochs=20.")] = None,
@@ -67,7 +71,7 @@ def run(
         from labkit.store import Store
 
         values = {
-            "data": {"dataset": dataset, "modalities": names(modalities), "missing": missing},
+            "data": {"dataset": dataset, "modalities": names(modalities), "missing": missing} | assignments(data),
             "variant": variant,
             "options": assignments(option),
             "training": assignments(training),

@@ -103,7 +103,7 @@ class Corrupted:
 
 
 def canonical(name: str) -> str:
-    """A corruption's name, of features or raw items, with an alias resolved; with "+" and an imputation where it has one.
+    """A corruption's name, of features or raw items, aliases resolved; with "+" and its imputation, if it has one.
 
     Raises:
         UnknownNameError: no such corruption or imputation; the message names the nearest of both kinds.
@@ -120,7 +120,7 @@ def canonical(name: str) -> str:
         raise _unknown("imputation", imputation, list(IMPUTATIONS))
     if base not in LOSING:
         raise ConfigError(
-            f"{name!r} names an imputation, but after {base} no items are absent; imputations follow {', '.join(LOSING)}"
+            f"{name!r} names an imputation, but {base} loses no items; imputations follow {', '.join(LOSING)}"
         )
     return base if imputation == "others" else f"{base}+{imputation}"
 

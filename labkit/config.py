@@ -141,6 +141,21 @@ class TrainingConfig(Part):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
+class AttackConfig(Part):
+    """Adversarial attacks on test samples; by default there are none.
+
+    Attributes:
+        names: of the attacks, e.g. pgd, apgd_l2, pgd_linf_features_targeted (`labkit.attacks.names`).
+        samples: how many test samples are attacked at most, of each modality in turn; PGD on the pixels of a stamp
+            takes a core about 1.5 seconds a budget and modality searched.
+        severities: budgets, 1..5.
+    """
+
+    names: tuple[str, ...] = ()
+    samples: Annotated[int, Field(ge=1)] = 60
+    severities: tuple[Annotated[int, Field(ge=1, le=5)], ...] = (1, 3, 5)
+
+
 class EvaluationConfig(Part):
     """What is measured on the test samples.
 
@@ -149,11 +164,15 @@ class EvaluationConfig(Part):
             (`labkit.corruptions.raw.RAW`, for the modalities whose items are of its kind); empty for none.
         corruption_seeds: independent draws of each corruption; the curve is their mean.
         bootstrap: resamples of each interval.
+        attacks: see `AttackConfig`.
     """
+
+    added = ("attacks",)
 
     corruptions: tuple[str, ...] = ("feature_noise", "feature_masking", "missing_modality")
     corruption_seeds: Annotated[int, Field(ge=1)] = 1
     bootstrap: Annotated[int, Field(ge=100)] = 1000
+    attacks: AttackConfig = AttackConfig()
 
 
 class RunConfig(Part):

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pandas as pd
+import sklearn
 from torch import Tensor
 
 from labkit import imputation, stats
@@ -23,6 +24,7 @@ from labkit.config import EvaluationConfig
 from labkit.encoders.raw_features import RawFeatures
 from labkit.imputation import Imputation
 from labkit.metrics import METRICS, Metric, tasks
+from labkit.metrics.retrieval import curve_scores
 from labkit.metrics.tasks import TASKS, Judge
 from labkit.types import Aligner, Embeddings, Score
 
@@ -129,6 +131,8 @@ def curves(
 def under_attack(outcomes: Sequence[Outcome], test: Embeddings, *, resamples: int, seed: int) -> Evaluation:
     """Tables of attacks, their budgets as severities.
 
+    Severity 0 is the clean value of the attacked samples, which may be few of the test samples.
+
     Args:
         outcomes: of `labkit.attacks.evaluate_attack`.
         test: clean test samples.
@@ -140,8 +144,8 @@ def under_attack(outcomes: Sequence[Outcome], test: Embeddings, *, resamples: in
     """
     collected = _Collector(test, resamples, seed)
     for outcome in outcomes:
-        if outcome.severity == 0:
-            raise ValueError(f"{outcome.label} has the budget {outcome.radius:g}; only severities 1..5 can be stored")
+        if outcome.severity is None:
+            raise ValueError(f"{outcome.label} has the budget {outcome.radius:g}; only severities can be stored")
         for score in outcome.scores:
             if score.n:  # an attacker can have nothing to attack
                 collected.add(
@@ -171,8 +175,10 @@ def _curves(
         counted = {m: mask.cpu() for m, mask in corrupted.asked.items()}
         impute = imputations(condition.imputation)
         scores = _retrieval(shared, counted, condition.modality, impute)
-        for judge in fitted:
-            scores += judge(shared, counted, involving=condition.modality, impute=impute)
+        # thousands of small calls, which spend most of their time on checks of their parameters
+        with sklearn.config_context(skip_parameter_validation=True):
+            for judge in fitted:
+                scores += judge(shared, counted, involving=condition.modality, impute=impute)
         for score in scores:
             collected.add(
                 collected.bootstrapped(score),
@@ -190,7 +196,7 @@ def _retrieval(shared: Embeddings, counted: dict[str, Tensor], corrupted: str, i
         if other != corrupted:
             whole = impute(shared, (corrupted, other))
             asked = whole.with_z(whole.z, {m: counted[m] for m in whole.modalities})
-            scores += [s for metric in CURVE_METRICS for s in cast("Metric", METRICS.get(metric))(asked, asked)]
+            scores += curve_scores(asked)
     return scores
 
 
@@ -264,6 +270,8 @@ class _Collector:
             }
         )
         if score.per_point is None or (corruption != "none" and score.name not in FIELDS_OF_CURVES):
+            return
+        if corruption != "none" and severity == 0:  # per sample it is the clean value, which is there already
             return
         values = score.per_point.numpy().astype(np.float32)
         here = ~np.isnan(values)

@@ -9,6 +9,7 @@ sample that is nearest in k; `barycentric` the image of z_k under the coupling o
 `mean` has no T, and the mean training embedding for c, the constant that is nearest to the items; `token` no T, and a
 learned c. In retrieval neither the asking nor the searched modality is ever used for the other: it would give the
 answer away. `drop` imputes nothing: samples that lost the item neither ask nor are found, so n and the gallery shrink.
+Recall can rise as items are lost: if a caption stands in for speech, which is harder to find, or the gallery shrinks.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Imputation:
 
     Attributes:
         constant: modality -> what stands in where nothing else of the sample may be used.
-        translate: T, a function of (from modality, to modality, unit rows [n d]); None where a constant always stands in.
+        translate: T, a function of (from modality, to modality, unit rows [n d]); None if a constant always stands in.
     """
 
     constant: Mapping[str, Float[Tensor, " d"]]
@@ -67,9 +68,9 @@ class Imputation:
 
     def _stand_in(self, lacking: Embeddings, modality: str, known: Sequence[str]) -> Tensor:
         total = torch.zeros_like(lacking.z[modality])
-        for k in known if self.translate else ():
+        for k in known:
             there = lacking.present[k]
-            if there.any():
+            if self.translate is not None and there.any():
                 total[there] += self.translate(k, modality, lacking.z[k][there])
         informed = total.norm(dim=1, keepdim=True) > 0
         return torch.where(informed, F.normalize(total, dim=1), self.constant[modality].to(total))
@@ -118,8 +119,8 @@ def barycentric(trained: Embeddings) -> Imputation:
 
     @functools.cache
     def coupling(source: str, target: str) -> ot.Coupling:
-        clouds = [trained.z[m][trained.present[m]] for m in (source, target)]
-        return ot.sinkhorn(ot.PointCloud(*clouds, "cosine"), epsilon=EPSILON)
+        x, y = (trained.z[m][trained.present[m]] for m in (source, target))
+        return ot.sinkhorn(ot.PointCloud(x, y, "cosine"), epsilon=EPSILON)
 
     return Imputation(_means(trained), lambda source, target, z: coupling(source, target).map(z))
 
@@ -128,9 +129,9 @@ def token(trained: Embeddings) -> Imputation:
     """A learned direction for each modality, the same for all samples.
 
     Least InfoNCE of the modality with each other one over training samples, where a share of its items, drawn anew in
-    each step, is replaced by the token. As a question a constant is at chance, whichever it is; as an answer it competes
-    with the items that are there. That is what is learned: to be found, but not in their stead. The aligner stays as it
-    is; trained with the token it would be another variant, and this is about its embeddings.
+    each step, is replaced by the token. As a question a constant is at chance, whichever it is; as an answer it
+    competes with the items that are there. That is what is learned: to be found, but not in their stead. The aligner
+    stays as it is; trained with the token it would be another variant, and this is about its embeddings.
     """
     return Imputation({m: _learned(trained, m, start) for m, start in _means(trained).items()})
 

@@ -18,6 +18,7 @@ import pandas as pd
 from labkit import stats, views
 from labkit.store import Store
 from labkit.store.errors import explained
+from labkit.views.robustness_plots import family_of
 
 if TYPE_CHECKING:
     import holoviews as hv
@@ -122,15 +123,7 @@ def _sections(store: Store, ids: list[str], scores: pd.DataFrame, fields: pd.Dat
     if {BASELINE} < set(scores["variant"]):
         note = f"Paired difference to {BASELINE} in recall@10; p corrected by Holm within a direction."
         yield Section("Against the contrastive baseline", note, list(_versus(scores, fields, directions)))
-    for corruption in sorted(set(scores["corruption"]) - {"none"}):
-        curves = []
-        corrupted = set(scores.loc[scores["corruption"] == corruption, "corrupted"])  # noise of pictures is of no words
-        for source, target in [pair for pair in directions if pair[0] in corrupted]:
-            where = {"corrupted": source, "source": source, "target": target}
-            drawn = views.robustness_curves(scores, metric=METRIC, corruption=corruption, **where)
-            curves.append(Part("", drawn.opts(width=WIDTH, height=350, ylim=(0.0, top), backend="bokeh")))
-        name = corruption.replace("_", " ")
-        yield Section(f"Robustness: {name}", "The modality that asks is corrupted.", curves)
+    yield from _curves(stats.fully_measured(scores), top)
     note = (
         "Each thing once per modality. Pictures, not evidence: distances in two dimensions are no distances in the "
         "shared space; the dashboard colors every point by how far the map can be trusted there."
@@ -146,6 +139,17 @@ def _boards(scores: pd.DataFrame, fields: pd.DataFrame, top: float) -> Iterator[
         columns = ["variant", "value", "low", "high", "seeds", "n", "chance"]
         sized = drawn.opts(width=WIDTH, xlim=(0.0, top), backend="bokeh")
         yield Part("", sized, _table(board.loc[:, columns]))
+
+
+def _curves(scores: pd.DataFrame, top: float) -> Iterator[Section]:
+    """One section per family of corruptions, one drawing per corruption and modality."""
+    corrupted = scores.loc[scores["corruption"] != "none", ["corruption", "corrupted"]].drop_duplicates()
+    for family, rows in corrupted.groupby(corrupted["corruption"].map(family_of), sort=False):
+        parts = []
+        for corruption, modality in rows.sort_values(["corruption", "corrupted"]).itertuples(index=False):
+            drawn = views.robustness_curves(scores, metric=METRIC, corruption=corruption, corrupted=modality)
+            parts.append(Part("", drawn.opts(width=WIDTH, height=350, ylim=(0.0, top), backend="bokeh")))
+        yield Section(f"Robustness: {family}", "Mean over the directions that involve the corrupted modality.", parts)
 
 
 def _directions(scores: pd.DataFrame) -> list[tuple[str, str]]:

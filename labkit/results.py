@@ -1,7 +1,8 @@
 """Committed results of the shipped studies: compact tables that notebooks and docs read in a clean checkout.
 
-results/<study>/scores.parquet          every score of every run, with its cell and the study's axes
+results/<study>/scores.parquet          the scores of every run, with its cell and the study's axes
 results/<study>/<metric>.parquet        per-sample values of the clean test samples
+results/<study>/failures.parquet        share of the samples that first fail at each severity
 results/<study>/budgets.parquet         what every run cost: seconds, steps, memory
 """
 
@@ -76,7 +77,7 @@ def read(
         known = ", ".join(sorted(p.parent.name for p in FOLDER.glob("*/scores.parquet"))) or "none"
         raise FileNotFoundError(f"no results of study {study!r} in {FOLDER}; there are: {known}")
     if not (folder / f"{metric}.parquet").is_file():
-        known = ", ".join(sorted({p.stem for p in folder.glob("*.parquet")} - {"scores", "budgets"}))
+        known = ", ".join(sorted({p.stem for p in folder.glob("*.parquet")} - {"scores", "budgets", "failures"}))
         raise FileNotFoundError(f"{folder} has no per-sample values of {metric!r}; it has those of {known}")
     return pd.read_parquet(folder / "scores.parquet"), pd.read_parquet(folder / f"{metric}.parquet")
 
@@ -108,3 +109,18 @@ def budgets(study: str, *, runs: Path | str | None = None) -> pd.DataFrame:
         return store.budgets([run.id for run in store.runs() if run.status == "complete"])
     path = FOLDER / study / "budgets.parquet"
     return pd.read_parquet(path) if path.is_file() else pd.DataFrame()
+
+
+def failures(study: str) -> pd.DataFrame:
+    """Which share of the samples of each method first fails at which severity, as from `labkit.stats.failure_shares`.
+
+    Args:
+        study: name of a folder of `results/`.
+
+    Raises:
+        FileNotFoundError: no such results.
+    """
+    path = FOLDER / study / "failures.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"no first failures of study {study!r}: `labkit study export {study}` writes {path}")
+    return pd.read_parquet(path)

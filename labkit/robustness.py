@@ -3,6 +3,8 @@
     found = measure(Store().open("gotma-s0"), ("gaussian_noise", "feature_noise"))
     found.table                                       # one row per corruption, modality, direction and severity
 
+    found = measure_attacks(Store().open("gotma-s0"), ("pgd", "apgd_l2"), samples=60)
+
 The stored aligner is loaded, the test samples are those of the run's configuration, and what the run already has is not
 measured again. Rows are stored after each curve, so an interrupted command goes on where it was.
 """
@@ -19,14 +21,15 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from labkit import samples, variants
+from labkit import attacked, samples, stats, variants
+from labkit.attacked import Attacks
 from labkit.conditions import HARDER, Condition, Conditions, Skipped, canonical, is_raw
 from labkit.config import RunConfig, parse
 from labkit.corruptions import raw as raw_corruptions
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
-from labkit.evaluate import FIELD_OF_CURVES, Evaluation, curves, judges
-from labkit.run import FINAL, check_data, pick_device
+from labkit.evaluate import FIELD_OF_CURVES, curves, judges
+from labkit.run import check_data, pick_device
 from labkit.store import Run
 
 STORED = 5e-3  # relative difference of features that were stored in float16
@@ -88,7 +91,7 @@ def measure(
     draws = draws or config.evaluation.corruption_seeds
     grid = conditions.grid(chosen, severities=severities, draws=draws, modalities=modalities)
     if not grid:
-        raise ValueError(f"nothing to measure of run {run.id}: " + "; ".join(map(str, conditions.skipped)))
+        raise ValueError(_nothing(run, conditions.skipped))
     there = _stored(run)
     # a draw that is lacking brings all of its severity: per-sample values are means over the draws
     short = {(c.curve, c.severity) for c in grid if c not in there}
@@ -108,10 +111,91 @@ def measure(
                 seed=config.seed,
                 fitted=fitted,
             )
-            _add(run, found)
+            attacked.add(run, found)
         run.write_skipped(_skips(run, conditions.skipped, lacking))
     measured = len(_stored(run).intersection(lacking))
     return Measured(run.id, _table(run, grid), measured, len(grid) - len(lacking), conditions.skipped)
+
+
+def measure_attacks(
+    run: Run,
+    names: Sequence[str],
+    *,
+    samples: int | None = None,
+    severities: Sequence[int] = (),
+    draws: int | None = None,
+    modalities: Sequence[str] | None = None,
+    device: str = "auto",
+) -> Measured:
+    """Attack test samples of a complete run, and store the rows in it.
+
+    Args:
+        run: complete.
+        names: of attacks, e.g. pgd, apgd_l2, pgd_linf_features_targeted (`labkit.attacks.names`).
+        samples: how many of each modality are attacked; by default as many as the run's configuration says, at most.
+            More than are stored bring all of a curve again.
+        severities: budgets, 1..5; those of the run's configuration by default.
+        draws: seeds of the random starts; 1 by default.
+        modalities: whose items are attacked, one at a time; all of the run by default.
+        device: as in `measure`, for pictures.
+
+    Returns:
+        What was measured, and what had to be left out.
+
+    Raises:
+        UnknownNameError: no such attack.
+        ValueError: as in `measure`; or more samples than there are.
+        ConfigError, StoreError: as in `measure`.
+    """
+    config, content = _content(run)
+    wanted = config.evaluation.attacks
+    raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=pick_device(device))
+    attacker = Attacks(content.train, content.test, samples=samples or wanted.samples, raw=raw)
+    severities = severities or wanted.severities
+    grid = attacker.grid(names, severities=severities, draws=draws or 1, modalities=modalities)
+    if not grid:
+        raise ValueError(_nothing(run, attacker.skipped))
+    for m in dict.fromkeys(c.modality for c in grid):
+        if samples is not None and samples > attacker.available(m):
+            raise ValueError(
+                f"asked to attack {samples} samples, but {attacker.available(m)} test samples of run {run.id} have an "
+                f"item of {m!r}; ask for at most as many, or leave it open"
+            )
+    lacking = _lacking_attacks(run, attacker, grid)
+    if lacking:
+        aligner = variants.load(run.folder / "checkpoints" / "aligner")
+        attacked.measure(run, aligner, attacker, lacking, resamples=config.evaluation.bootstrap, seed=config.seed)
+        run.write_skipped(_skips(run, attacker.skipped, lacking))
+    done = _stored(run)
+    if not done.intersection(grid):
+        raise ValueError(_nothing(run, attacker.skipped))
+    measured, stored = done.intersection(lacking), len(set(grid) - set(lacking))
+    return Measured(run.id, _table(run, grid), len(measured), stored, attacker.skipped)
+
+
+def _lacking_attacks(run: Run, attacker: Attacks, grid: Sequence[Condition]) -> list[Condition]:
+    """What of the grid is not stored of enough samples, and what is stored of fewer of the same curves."""
+    rows = run.scores().query("metric == @FIELD_OF_CURVES and source == corrupted and severity > 0")
+    there: dict[Condition, dict[str, int]] = {}
+    columns = ["corruption", "corrupted", "severity", "corruption_seed", "target", "n"]
+    for corruption, modality, severity, draw, target, n in rows[columns].itertuples(index=False):
+        there.setdefault(Condition(corruption, modality, int(severity), int(draw)), {})[target] = int(n)
+    lacking: list[Condition] = []
+    for curve in attacker.curves(grid):
+        sizes = attacker.sizes(curve[0])
+        stored = [c for c in there if c.curve == curve[0].curve]
+        few = [c for c in stored if any(there[c].get(target, 0) < n for target, n in sizes.items())]
+        if few:
+            lacking += dict.fromkeys([*curve, *stored])
+            continue
+        # a draw that is lacking brings all of its severity: per-sample values are means over the draws
+        short = {c.severity for c in curve if c not in there}
+        lacking += [c for c in curve if c.severity in short]
+    return lacking
+
+
+def _nothing(run: Run, skipped: Sequence[Skipped]) -> str:
+    return f"nothing to measure of run {run.id}: " + "; ".join(map(str, skipped))
 
 
 def _content(run: Run) -> tuple[RunConfig, samples.Samples]:
@@ -172,15 +256,6 @@ def _stored(run: Run) -> set[Condition]:
     return {Condition(str(c), str(m), int(s), int(d)) for c, m, s, d in rows.itertuples(index=False)}
 
 
-def _add(run: Run, found: Evaluation) -> None:
-    if found.scores.empty:  # not one item could be read
-        return
-    # the field first: a row of scores says that a condition is done
-    for metric, field in found.fields.items():
-        run.write_field(metric, FINAL, field)
-    run.write_scores(found.scores)
-
-
 def _skips(run: Run, now: Sequence[Skipped], measured: Sequence[Condition]) -> list[dict[str, Any]]:
     """What the run has to say of skipped items: what it said before, but for what has been measured since."""
     done = {c.curve for c in measured} | {("", c.modality) for c in measured if is_raw(c.corruption)}
@@ -192,11 +267,9 @@ def _skips(run: Run, now: Sequence[Skipped], measured: Sequence[Condition]) -> l
 def _table(run: Run, grid: Sequence[Condition]) -> pd.DataFrame:
     scores = run.scores()
     scores = scores[scores["metric"] == FIELD_OF_CURVES]
-    asked = {(c.corruption, c.modality, c.severity) for c in grid}
+    asked = {(*c.curve, severity) for c in grid for severity in (0, c.severity)}
     at = zip(scores["corruption"], scores["corrupted"], scores["severity"].astype(int), strict=True)
     measured = scores[[one in asked for one in at]]
-    clean = scores[scores["corruption"] == "none"].drop(columns=["corruption", "corrupted"])
-    directions = measured[["corruption", "corrupted", "source", "target"]].drop_duplicates()
-    rows = pd.concat([directions.merge(clean, on=["source", "target"]), measured], ignore_index=True)
+    rows = stats.with_clean(measured, scores[scores["corruption"] == "none"], on=["source", "target"])
     by = ["corruption", "corrupted", "source", "target", "severity"]
     return rows.groupby(by, as_index=False, sort=False).agg(value=("value", "mean"), n=("n", "min"))

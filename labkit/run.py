@@ -22,18 +22,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from labkit import __version__, conditions, data, frames, samples, variants
+from labkit import __version__, attacks, conditions, data, frames, samples, variants
+from labkit.attacked import Attacks, measure
 from labkit.config import ConfigError, RunConfig, parse
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
 from labkit.evaluate import evaluate
+from labkit.frames import FINAL
 from labkit.snapshots import Snapshots
 from labkit.store import Run, Store
 from labkit.train import Checkpoint
 from labkit.train.monitor import Memory
 from labkit.train.precision import mixed_precision
-
-FINAL = frames.FINAL
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -49,11 +49,10 @@ def resolve(config: RunConfig) -> RunConfig:
     variant.check_modalities(config.data.modalities)
     options = parse(variant.Options, config.options, what=f"options of variant {config.variant!r}")
     corrupted = tuple(map(conditions.canonical, config.evaluation.corruptions))
-    if (raw := [name for name in corrupted if conditions.is_raw(name)]) and not samples.has_raw_items(config):
-        raise ConfigError(
-            f"evaluation.corruptions names {', '.join(raw)}, but {dataset} has no raw items to corrupt; corrupt its "
-            "features instead, e.g. feature_noise"
-        )
+    attacked = config.evaluation.attacks.model_copy(
+        update={"names": tuple(map(attacks.canonical, config.evaluation.attacks.names))}
+    )
+    _check_raw_items(config, dataset, corrupted, attacked.names)
     return config.model_copy(
         update={
             "data": config.data.model_copy(
@@ -67,7 +66,7 @@ def resolve(config: RunConfig) -> RunConfig:
             ),
             "variant": variant.name(),
             "options": options.model_dump(mode="json"),
-            "evaluation": config.evaluation.model_copy(update={"corruptions": corrupted}),
+            "evaluation": config.evaluation.model_copy(update={"corruptions": corrupted, "attacks": attacked}),
         }
     )
 
@@ -215,6 +214,21 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
+def _check_raw_items(config: RunConfig, dataset: str, corruptions: Sequence[str], attacked: Sequence[str]) -> None:
+    if samples.has_raw_items(config):
+        return
+    if raw := [name for name in corruptions if conditions.is_raw(name)]:
+        raise ConfigError(
+            f"evaluation.corruptions names {', '.join(raw)}, but {dataset} has no raw items to corrupt; corrupt its "
+            "features instead, e.g. feature_noise"
+        )
+    if raw := [name for name in attacked if attacks.parsed(name).inputs == "pixels"]:
+        raise ConfigError(
+            f"evaluation.attacks names {', '.join(raw)}, but {dataset} has no raw pictures to attack; attack its "
+            "features instead, e.g. pgd_linf_features"
+        )
+
+
 def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.device) -> None:
     started = time.perf_counter()
     run.write_points(samples.points(config, content))
@@ -229,8 +243,8 @@ def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.d
         run.write_embedding(m, FINAL, shared.z[m].numpy())
         run.write_embedding(m, "raw", content.all.z[m].numpy())
     frames.write_principal(run, shared)
-    raw = None
-    if any(map(conditions.is_raw, config.evaluation.corruptions)):
+    raw, attack = None, config.evaluation.attacks
+    if attack.names or any(map(conditions.is_raw, config.evaluation.corruptions)):
         raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=device)
     measured = evaluate(
         aligner,
@@ -244,8 +258,12 @@ def _fill(run: Run, config: RunConfig, content: samples.Samples, device: torch.d
     for metric, field in measured.fields.items():
         run.write_field(metric, FINAL, field)
     run.write_scores(measured.scores, replace={})  # an interrupted attempt may have been made by other code
-    run.write_skipped([asdict(one) for one in measured.skipped])
-    for one in measured.skipped:
+    attacker = Attacks(content.train, content.test, samples=attack.samples, raw=raw)
+    grid = attacker.grid(attack.names, severities=attack.severities)
+    measure(run, aligner, attacker, grid, resamples=config.evaluation.bootstrap, seed=config.seed)
+    skipped = [*measured.skipped, *attacker.skipped]
+    run.write_skipped([asdict(one) for one in skipped])
+    for one in skipped:
         warnings.warn(f"run {run.id}: {one}", stacklevel=2)
     run.write_budget(budget | {"total_seconds": time.perf_counter() - started + budget["earlier_seconds"]})
 

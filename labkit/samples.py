@@ -98,7 +98,7 @@ def points(config: RunConfig, content: Samples) -> pd.DataFrame:
             table[column] = known[column].to_numpy()
     for m in everything.modalities:
         at_test = config.data.domain.test_items.get(m, m)
-        items = np.where(content.split == "test", *(known[c] if c in known else None for c in (at_test, m)))
+        items = np.where(content.split == "test", *(known.get(c) for c in (at_test, m)))
         table[m] = items if m in known else None
         table[f"present_{m}"] = everything.present[m].numpy()
     return table

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from labkit import claims, results, study
 from labkit.cli import app
 from labkit.config import ConfigError
+from labkit.evaluate import FIELDS_OF_CURVES
 from labkit.metrics import METRICS
 from labkit.stats import corrected_t_test
 from labkit.stats.budget import MEASURES
@@ -72,15 +73,18 @@ def foreseen(name: str, stated: claims.Claims) -> pd.DataFrame:
     cells = study.cells(planned)
     modalities = sorted({m for p in planned.planned() for m in p.config.data.modalities})
     metrics = sorted({m for c in stated.claims if c.study == name for m in claims.metrics_of(c)})
-    assert set(metrics) <= {*METRICS.names(), *MEASURES}, f"no such metric among {metrics}"
-    conditions = [("none", 0.0), *((c, 3.0) for c in planned.evaluation.corruptions)]
+    assert set(metrics) <= {*METRICS.names(), *MEASURES, *FIELDS_OF_CURVES}, f"no such metric among {metrics}"
+    corrupted = (*planned.evaluation.corruptions, *planned.evaluation.attacks.names)
+    fused = [("+".join(m for m in modalities if m != one), one) for one in modalities]
+    conditions = [("none", 0.0), *((c, 3.0) for c in corrupted)]
     rest = [
-        {"metric": m, "source": a, "target": b, "corruption": c, "severity": s, "corrupted": "" if c == "none" else a}
-        for m, (a, b), (c, s) in product(metrics, permutations(modalities, 2), conditions)
+        {"metric": m, "source": a, "target": b, "corruption": c, "severity": s, "corrupted": "" if c == "none" else b}
+        for m, (c, s) in product(metrics, conditions)
+        for a, b in (fused if m.startswith("fused") else permutations(modalities, 2))
     ]
     table = cells.merge(pd.DataFrame(rest), how="cross")
-    about = {"split": "test", "step": "final", "corruption_seed": 0, "n": 230, "higher_is_better": True}
-    return table.assign(value=np.random.default_rng(0).random(len(table)), **about)
+    about = {"chance": 0.01, "split": "test", "step": "final", "corruption_seed": 0, "n": 230, "higher_is_better": True}
+    return table.assign(value=np.random.default_rng(0).uniform(0.1, 1, len(table)), **about)  # above chance
 
 
 @pytest.mark.parametrize("name", sorted({c.study for c in claims.load().claims if c.study}))
@@ -139,6 +143,27 @@ def test_share_of_clean_and_interaction() -> None:
     assert kept == pytest.approx(np.mean((0.5 * A + 0.1) / (A + 0.1) - (0.2 * B + 0.1) / (B + 0.1)))
     lead = row(one(interaction=AGAINST_B | {"here": noise, "there": {}}), table)["effect"]
     assert lead == pytest.approx(np.mean((0.5 * A - 0.2 * B) - (A - B)))
+
+
+def test_what_is_kept_is_a_mean_over_curves() -> None:
+    """Of v(0) = a over chance c, half is left at severity 1 and a quarter at 2: 9/16 of a curve, 1 of a flat one."""
+    chance = 0.05
+    c = {"chance": chance}
+    parts = [scores({"a": A, "b": B}, **c)]
+    for severity, left in ((1.0, 0.5), (2.0, 0.25)):
+        for corruption, of_a in (("noise", left), ("blur", 1.0)):
+            # the second direction is 0.2 higher, clean or not: scale what is above chance in both
+            hurt = scores({"a": A, "b": B}, corruption=corruption, severity=severity, corrupted="image", **c)
+            share = hurt["variant"].map({"a": of_a, "b": left})
+            parts.append(hurt.assign(value=chance + share * (hurt["value"] - chance)))
+    table = pd.concat(parts, ignore_index=True)
+    found = row(one(difference=AGAINST_B | {"measure": {"kept_under": ["noise", "blur"]}}), table)
+    assert found["effect"] == pytest.approx((9 / 16 + 1) / 2 - 9 / 16)
+    assert row(one(difference=AGAINST_B | {"measure": {"kept_under": ["noise"]}}), table)["effect"] == pytest.approx(0)
+    gone = row(one(difference=AGAINST_B | {"measure": {"kept_under": ["noise", "jpeg"]}}), table)
+    assert (gone["verdict"], gone["reason"]) == ("not tested", "no curves under jpeg")
+    with pytest.raises(ValueError, match="kept_under is over whole curves"):
+        claims.Measure(kept_under=("noise",), severity=3)
 
 
 def test_a_trend_is_the_slope_of_the_difference() -> None:

@@ -209,6 +209,16 @@ def test_the_command_that_a_damaged_run_names_repairs_it(
         (["--modalities", "image,smell"], "no modality 'smell'; it has image, text, speech_fr, speech_es"),
         (["--modalities", "image"], "two or more different modalities"),
         (["--missing", "1.5"], "data.missing"),
+        (["--missing", "0.7"], "that 1124 can be; give a share up to 0.663, or more modalities"),
+        (["--data", "shufled=0.2"], "unknown field 'data.shufled'; did you mean 'shuffled'?"),
+        (
+            ["--data", "domain.test=phot"],
+            "data.domain.test names 'phot', which is not a kind of stamps; did you mean 'ph",
+        ),
+        (
+            ["--data", "domain=photo", "--data", "domain.test=photo"],
+            "'domain.test=photo' is an entry of 'domain', which",
+        ),
         (["--option", "w_ot"], "'w_ot' must be name=value"),
         (["--option", "w_otter=3"], "unknown field 'w_otter'"),
         (["--training", "epoch=3"], "unknown field 'training.epoch'"),

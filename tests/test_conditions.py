@@ -121,6 +121,17 @@ def test_unreadable_items_are_absent_not_asked_and_counted(conditions: Condition
     assert "thing61, thing70 (OSError: cannot identify image file thing61.png)" in str(skipped)
 
 
+def test_empty_sentences_are_left_out_and_counted(conditions: Conditions, toy: Toy) -> None:
+    toy.empty = {"thing62", "thing64", "thing65"}
+    found = conditions(Condition("toy_lost_words", "text", 2))
+    assert (~found.asked["text"]).nonzero().flatten().tolist() == [2, 4, 5]
+    (skipped,) = conditions.skipped
+    assert str(skipped) == (
+        "toy_lost_words of text: 3 item(s) left out: thing62, thing64, thing65 (ValueError: the item of 'thing62' is "
+        "an empty sentence: there is nothing to corrupt)"
+    )
+
+
 def test_missing_weights_leave_out_one_modality(conditions: Conditions, toy: Toy) -> None:
     toy.missing = {"toy_words"}
     grid = conditions.grid(["toy_noise", "toy_lost_words", "feature_noise"], severities=(1,))
@@ -150,7 +161,9 @@ def test_what_stands_in_for_lost_items_is_part_of_a_condition(conditions: Condit
     with pytest.raises(UnknownNameError, match="unknown corruption 'missing_modalty'; did you mean 'missing_modality'"):
         canonical("missing_modalty+mean")
     for name in ("feature_noise+mean", "toy_noise+mean"):
-        with pytest.raises(ConfigError, match=r"after \w+ no items are absent; imputations follow missing_modality, miss"):
+        with pytest.raises(
+            ConfigError, match=r"but \w+ loses no items; imputations follow missing_modality, missing_by_"
+        ):
             canonical(name)
     plain, nearest = (conditions.grid([f"missing_modality{how}"], modalities=["text"]) for how in ("", "+nearest"))
     assert [c.imputation for c in plain + nearest] == ["others"] * 5 + ["nearest"] * 5
@@ -183,7 +196,7 @@ def test_missing_by_label_is_left_out_where_there_are_no_labels(toy: Toy) -> Non
     grid = conditions.grid(["missing_by_label+mean", "missing_modality"], severities=(1,))
     assert {c.corruption for c in grid} == {"missing_modality"}
     (skipped,) = conditions.skipped
-    assert str(skipped).startswith("missing_by_label+mean: items cannot be missing by label: the samples have no labels;")
+    assert str(skipped).startswith("missing_by_label+mean: items cannot be missing by label: the samples have no label")
 
 
 def test_raw_corruptions_need_raw_items(toy: Toy) -> None:

@@ -38,6 +38,9 @@ OTHER: dict[str, Any] = {  # one different valid value for every field
     "evaluation.corruptions": [],
     "evaluation.corruption_seeds": 7,
     "evaluation.bootstrap": 500,
+    "evaluation.attacks.names": ["pgd_linf"],
+    "evaluation.attacks.samples": 20,
+    "evaluation.attacks.severities": [2],
     "seed": 1,
 }
 
@@ -132,6 +135,8 @@ def test_json_round_trip():
         ("training.epochs", "many", "field 'training.epochs' is 'many': Input should be a valid integer"),
         ("training.batch_size", 1, "greater than or equal to 2"),
         ("evaluation.bootstrap", 10, "greater than or equal to 100"),
+        ("evaluation.attacks.samples", 0, "field 'evaluation.attacks.samples' is 0: Input should be greater than"),
+        ("evaluation.attacks.severities", [0], "'evaluation.attacks.severities.0' is 0: Input should be greater than"),
         ("data.modalities", ["image"], "is ['image']: needs two or more different modalities, got ['image']"),
         ("data.modalities", ["image", "image"], "needs two or more different modalities"),
     ],
@@ -148,7 +153,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(path, value, sentence):
     [
         ("sead", "unknown field 'sead'; did you mean 'seed'? fields are data, variant, options, training,"),
         ("training.epochz", "unknown field 'training.epochz'; did you mean 'epochs'? fields are epochs, batch_size,"),
-        ("data.domain.tset", "unknown field 'data.domain.tset'; did you mean 'test'? fields are train, test, test_items"),
+        ("data.domain.tset", "unknown field 'data.domain.tset'; did you mean 'test'? fields are train, test, test_it"),
         ("data.xyz", "unknown field 'data.xyz'; fields are dataset, modalities, missing"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Runs on data that lacks items, is paired wrongly or shifts between training and test: from configuration to scores."""
+"""Runs on data that lacks items, is paired wrongly or shifts from training to test: from configuration to scores."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def recall(run: Run, corruption: str = "none") -> pd.Series:
 
 
 @pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of runs that several tests look at; a complete one is not computed again."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """On two modalities as they are, with items lost by label and two ways to go on."""
     names = ("missing_by_label+mean", "missing_by_label+drop")
@@ -39,19 +45,24 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize(
-    "data", [{"shuffled": 0.5}, {"domain": {"train": "drawing", "test": "photo"}}, {"domain": {"test_items": {"text": "text_fr"}}}]
+    "data",
+    [
+        {"shuffled": 0.5},
+        {"domain": {"train": "drawing", "test": "photo"}},
+        {"domain": {"test_items": {"text": "text_fr"}}},
+    ],
 )
-def test_what_makes_pairs_or_domains_worse_makes_retrieval_worse(data: dict[str, Any], tmp_path: Path) -> None:
+def test_what_makes_pairs_or_domains_worse_makes_retrieval_worse(data: dict[str, Any], root: Path) -> None:
     as_it_is = {"domain": {"train": "photo", "test": "photo"}} if "train" in data.get("domain", {}) else {}
-    worse, better = (runs.execute(config(**d), root=tmp_path) for d in (data, as_it_is))
+    worse, better = (runs.execute(config(**d), root=root) for d in (data, as_it_is))
     assert float(recall(worse)[0]) < float(recall(better)[0]) - 0.1
     clean = {run.id: run.scores().query("metric == 'recall_at_10'")["chance"].to_list() for run in (worse, better)}
     assert clean[worse.id] == pytest.approx(clean[better.id], abs=2e-3), "the same test samples are asked"
-    assert runs.resolve(runs.stored_config(Store(tmp_path), worse.id)).run_id == worse.id
+    assert runs.resolve(runs.stored_config(Store(root), worse.id)).run_id == worse.id
 
 
-def test_a_run_is_made_of_the_samples_of_its_domain(tmp_path: Path) -> None:
-    run = runs.execute(config(domain={"train": "drawing", "test": "photo"}), root=tmp_path)
+def test_a_run_is_made_of_the_samples_of_its_domain(root: Path) -> None:
+    run = runs.execute(config(domain={"train": "drawing", "test": "photo"}), root=root)
     points = run.points()
     kinds = points.groupby("split")["kind"].unique()
     assert {split: list(kind) for split, kind in kinds.items()} == {
@@ -103,7 +114,7 @@ def test_curves_of_what_stands_in_for_lost_items_are_stored(plain: Run) -> None:
     mean, dropped = recall(plain, "missing_by_label+mean"), recall(plain, "missing_by_label+drop")
     assert set(mean.index) == set(dropped.index) == {1, 2, 3, 4, 5}
     assert (mean.diff().dropna() < 0).all()
-    assert mean[5] < float(recall(plain)[0]) - 0.15, "where half of the items are lost, nothing is known of these samples"
+    assert mean[5] < float(recall(plain)[0]) - 0.15, "nothing is known of the half that is lost"
     assert dropped[5] > mean[5] + 0.15, "complete samples in a smaller gallery are easier"
     fields = plain.field("recall_at_10")
     counts = fields.query("severity == 5").groupby("corruption")["key"].nunique()
@@ -123,7 +134,7 @@ def test_imputations_are_added_to_a_stored_run(plain: Run) -> None:
 def test_names_that_there_are_not_are_refused_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="unknown imputation 'barycentre'; did you mean 'barycentric'"):
         runs.resolve(config(corruptions=("missing_modality+barycentre",)))
-    with pytest.raises(ConfigError, match=r"'feature_noise\+mean' names an imputation, but after feature_noise no items"):
+    with pytest.raises(ConfigError, match=r"'feature_noise\+mean' names an imputation, but feature_noise loses no"):
         runs.resolve(config(corruptions=("feature_noise+mean",)))
 
 

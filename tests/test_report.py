@@ -76,7 +76,7 @@ def test_nothing_is_fetched_and_text_is_escaped(page_file: Path, small_runs: Sto
     assert text.count("@import") == 0
     for run in small_runs.runs():
         assert run.id in found.text
-    for heading in ("Recall@10", "Against the contrastive baseline", "Robustness: feature noise", "Maps"):
+    for heading in ("Recall@10", "Against the contrastive baseline", "Robustness: features", "Maps"):
         assert heading in found.text
     assert "4 runs: 2 variants, 2 seeds; 950 things as image, text." in found.text
     assert page_file.stat().st_size < 8e6
@@ -143,8 +143,8 @@ def test_the_report_in_a_browser(page_file: Path, browser: Browser) -> None:
     assert requests == [page_file.as_uri()]
     assert page.title() == f"labkit: tiny {HOSTILE}"
     figures = page.locator("figure")
-    # one direction (into text): board, curve, and a map of each of the two variants
-    assert figures.count() == 4
+    # one board (into text), a curve of each of two modalities, and a map of each of two variants
+    assert figures.count() == 5
     for i in range(figures.count()):
         figures.nth(i).scroll_into_view_if_needed()
         canvas = figures.nth(i).locator("canvas").first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
-from labkit import results
+from labkit import results, stats
 from labkit import run as runs
 from labkit import study as studies
 from labkit.config import ConfigError
+from labkit.evaluate import CURVE_METRICS, FIELDS_OF_CURVES
 from labkit.registry import UnknownNameError
 from labkit.store import Run, Store
 from labkit.study import grid, jobs, state
@@ -411,3 +414,34 @@ def test_export_writes_a_leaderboard(
     assert line in told
     assert f"Intervals: {row['interval']}." in told
     assert [b["direction"].iloc[0] for b in (board, other)] == ["a -> b", "b -> a"]
+
+
+def test_export_of_curves_tells_what_is_kept(
+    write: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page has the pictures it shows, and the numbers that the exported scores give."""
+    monkeypatch.setattr(results, "FOLDER", tmp_path / "results")
+    monkeypatch.setattr(state, "DOCS", tmp_path / "docs")
+    lost = {"corruptions": ["missing_modality", "missing_modality+mean"], "bootstrap": 100}
+    cells = [{"variant": "cca"}, {"variant": "procrustes"}]
+    cells.append({"variant": "procrustes", "label": "clip", "evaluation": lost})
+    evaluation = {"corruptions": ["feature_noise", "feature_masking", "missing_modality"], "bootstrap": 100}
+    study, root = studies.load(str(write(seeds=[0, 1], variants=cells, evaluation=evaluation))), tmp_path / "runs"
+    for config in study.configs():
+        runs.execute(config, root=root)
+    _, page = studies.export(study, root)
+    told = page.read_text()
+    assert "4 curves (corruption and modality) of 2 methods; 2 to 2 seeds" in told
+    pictures = re.findall(r"!\[(\w+)\]\((\S+)\)", told)
+    assert [name for name, _ in pictures] == ["overview", "features", "missing", "imputations", "failures"]
+    for _, path in pictures:
+        assert Image.open(page.parent / path).size[0] > 400
+    scores, _ = results.read("tiny")
+    assert set(scores.loc[scores["corruption"] != "none", "metric"]) <= {*CURVE_METRICS, *FIELDS_OF_CURVES}
+    noisy = scores[scores["corruption"].isin(["none", "feature_noise", "feature_masking"]) & (scores["cell"] == "cca")]
+    kept = stats.curve_numbers(stats.seed_curves(noisy, metric="recall_at_10"))["kept"].mean()
+    assert f"| cca | {kept:.3f} [" in told
+    failures = results.failures("tiny")
+    assert failures.groupby(["corruption", "corrupted", "method"])["share"].sum().round(6).eq(1).all()
+    with pytest.raises(FileNotFoundError, match="labkit study export large"):
+        results.failures("large")

@@ -30,12 +30,14 @@ class Toy:
 
     Attributes:
         damaged: keys whose pictures cannot be read.
+        empty: keys whose words are none.
         missing: encoders whose weights are not installed.
         encoded: encoder -> number of items it has encoded.
         gain: of the picture encoder, in place of its weights.
     """
 
     damaged: set[str] = field(default_factory=set)
+    empty: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     encoded: dict[str, int] = field(default_factory=dict)
     gain: float = 1.0
@@ -61,6 +63,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Toy:
             toy.encoded[self.name] = toy.encoded.get(self.name, 0) + len(items)
             pixels = np.stack([np.asarray(item, dtype=np.float32).ravel() / 255 for item in items])
             return torch.from_numpy(toy.gain * pixels)
+
+        def features(self, pixels: torch.Tensor) -> torch.Tensor:
+            return toy.gain * pixels.permute(0, 2, 3, 1).flatten(1)
 
     class Words:
         name, dim, kind = "toy_words", AXES * LEVELS, "text"
@@ -124,7 +129,8 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Toy:
             for key in keys or ():
                 if modality == "image" and key in toy.damaged:
                     raise OSError(f"cannot identify image file {key}.png")
-            return [known[key] for key in (keys if keys is not None else self._keys())]
+            blank = toy.empty if modality == "text" else set()
+            return ["" if key in blank else known[key] for key in (keys if keys is not None else self._keys())]
 
         def encoder_name(self, modality: str) -> str:
             return {"image": "toy_pictures", "text": "toy_words"}[modality]

@@ -10,8 +10,8 @@ Needs `dpkg-deb`, labkit with its encoders, and for the build only:
 
 Features are computed from the bundled items, read back through the loader. Tables, pictures and sound come out the
 same to the byte wherever the same library versions run; features to float16 rounding. About five minutes on two cores.
-Run `tools/caption_features.py` and `tools/train_speech_encoder.py train` after it: they add the features of the captions
-in other languages and those of the small speech encoder.
+Run `tools/caption_features.py` and `tools/train_speech_encoder.py train` after it: they add the features of the
+captions in other languages and those of the small speech encoder.
 """
 
 from __future__ import annotations

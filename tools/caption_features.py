@@ -3,7 +3,8 @@
     python tools/caption_features.py
 
 The encoder is that of the English captions, which knows little of other languages: these features are for testing what
-a method does when captions come in a language it was not trained on. Needs the encoders of `encoders.txt`; a few seconds.
+a method does when captions come in a language it was not trained on. Needs the encoders of `encoders.txt`; takes
+seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from labkit.data.stamps import BUNDLE, MORE_MODALITIES, Stamps
 FILE = "features-captions.safetensors"
 
 
-def main(bundle: Annotated[Path, typer.Option(help="folder of the bundle, which receives the features")] = BUNDLE) -> None:
+def main(
+    bundle: Annotated[Path, typer.Option(help="folder of the bundle, which receives the features")] = BUNDLE,
+) -> None:
     """Encode the captions, and write features and manifest."""
     stamps, tensors = Stamps(bundle), {}
     encoder = encoders.get(stamps.encoder_name("text"))

@@ -51,6 +51,7 @@ def get(name: str) -> Attack:
 from labkit.attacks.evaluation import Outcome, Threat, evaluate_attack  # noqa: E402
 from labkit.attacks.inputs import Features, Pixels, differentiable  # noqa: E402
 from labkit.attacks.masking import Masking, masking_checks  # noqa: E402
+from labkit.attacks.names import budget, canonical, is_attack, parsed, with_budgets  # noqa: E402
 from labkit.attacks.objective import Retrieval  # noqa: E402
 
 __all__ = [
@@ -64,8 +65,13 @@ __all__ = [
     "Pixels",
     "Retrieval",
     "Threat",
+    "budget",
+    "canonical",
     "differentiable",
     "evaluate_attack",
     "get",
+    "is_attack",
     "masking_checks",
+    "parsed",
+    "with_budgets",
 ]

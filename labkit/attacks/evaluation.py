@@ -1,12 +1,14 @@
 """Retrieval under attack: a variant's own worst case, as scores that stand beside those of its corruptions.
 
-A budget is a severity 1..5 of the inputs attacked. The attacker changes the query; the gallery of another modality is
+A budget is a severity 0..5 of the inputs attacked. The attacker changes the query; the gallery of another modality is
 clean, and for each such modality the attack is made anew. What is found depends on the variant, so nothing is cached.
-With `surrogate` the attack is made on another variant and transferred.
+With `surrogate` the attack is made on another variant and transferred. Queries that fail when clean have lost already,
+so an untargeted white-box attack leaves them alone.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -20,16 +22,16 @@ from labkit.attacks.ball import NORMS, Norm
 from labkit.attacks.inputs import Inputs, differentiable
 from labkit.attacks.objective import Retrieval
 from labkit.attacks.queries import Queries
-from labkit.corruptions import SEVERITIES, level
 from labkit.metrics.pairs import cosine_similarity, spread
 from labkit.metrics.retrieval import chance_recall_at_k, chance_reciprocal_rank, recall_at_k, reciprocal_rank
 from labkit.types import Aligner, Embeddings, Score
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
+    from jaxtyping import Float, Int
 
 Goal = Literal["untargeted", "targeted"]
 SUCCESS = "attack_success"
+TIE = 1e-5  # similarities of float32 that are closer than this may be tied, as in `cosine_similarity`
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ class Threat:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}; got {getattr(self, name)}")
 
-    def label(self, inputs: Inputs) -> str:
+    def label(self, inputs: str) -> str:
         """What stands in the column "corruption" of scores, e.g. "pgd_linf_pixels", "apgd_l2_features_targeted"."""
-        return "_".join([self.attack, self.norm, inputs.name] + ["targeted"] * (self.goal == "targeted"))
+        parts = [self.attack, self.norm, inputs, "targeted" if self.goal == "targeted" else ""]
+        return "_".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,11 @@ class Changed:
     features: Float[Tensor, "n d"]
     lengths: Float[Tensor, " n"]
 
+    def replaced(self, rows: Int[Tensor, " q"], others: Changed) -> Changed:
+        """The same with other values in some rows."""
+        pairs = ((getattr(self, name), getattr(others, name)) for name in ("delta", "features", "lengths"))
+        return Changed(*(mine.index_copy(0, rows, theirs) for mine, theirs in pairs))
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -95,8 +103,8 @@ class Outcome:
     Attributes:
         threat: the attack.
         queries: what was attacked, and the gallery.
-        severity: 1..5; 0 for a radius of one's own.
-        radius: the budget, in `queries.inputs.unit`s.
+        severity: 0..5, the place of the radius among the budgets of the inputs; None for another radius.
+        radius: the budget, on the scale of `queries.inputs.x`.
         changed: what the attack found.
         scores: "recall_at_10" and "mrr" of the true partners, and "attack_success": whether the attacker got what he
             wanted; untargeted, of the samples whose partner is among the first k when clean.
@@ -104,7 +112,7 @@ class Outcome:
 
     threat: Threat
     queries: Queries
-    severity: int
+    severity: int | None
     radius: float
     changed: Changed
     scores: tuple[Score, ...]
@@ -112,7 +120,7 @@ class Outcome:
     @property
     def label(self) -> str:
         """What stands in the column "corruption" of scores."""
-        return self.threat.label(self.queries.inputs)
+        return self.threat.label(self.queries.inputs.name)
 
     @property
     def success(self) -> Score:
@@ -138,7 +146,7 @@ def evaluate_attack(
         inputs: what is attacked of them, all samples or some, as from `Pixels.of` or `Features.of`.
         threat: the attack.
         modality: of the inputs.
-        radii: budgets in the unit of the inputs, in place of severities 1..5.
+        radii: budgets on the scale of `inputs.x`; 0 changes nothing; by default those of severities 0..5.
         surrogate: the variant on which the attack is made; `aligner` itself by default (white-box).
 
     Returns:
@@ -147,24 +155,37 @@ def evaluate_attack(
     Raises:
         ValueError: a sample or modality that is not there, or a variant without a gradient.
     """
-    budgets = [(s, level(s, inputs.budgets[threat.norm])) for s in SEVERITIES[1:]]
-    if radii is not None:
-        budgets = [(0, float(radius)) for radius in radii]
+    radii = inputs.budgets[threat.norm] if radii is None else [_checked(radius) for radius in radii]
     others = [m for m in test.select([modality, *test.modalities]).modalities if m != modality]
     asked = [Queries.of(test, inputs, modality, other, seed=threat.seed) for other in others]
     clean, known = (None if a is None else a.embed(test).to("cpu") for a in (aligner, surrogate))
     assert clean is not None
     model = differentiable(surrogate or aligner, modality)
-    total = sum(len(q.rows) for q in asked) * len(budgets)
+    goals = [objective_of(queries, known or clean, threat) for queries in asked]
+    untouched = [unchanged(queries.inputs) for queries in asked]
+    everywhere = surrogate is not None or threat.goal == "targeted"
+    worth = [_worth(model, u, goal, everywhere) for u, goal in zip(untouched, goals, strict=True)]
+    total = sum(map(len, worth)) * sum(radius > 0 for radius in radii)
     outcomes = []
-    with tqdm(total=total, desc=threat.label(inputs), unit="item", disable=inputs.name != "pixels") as bar:
-        for queries in asked:
-            objective = objective_of(queries, known or clean, threat)
-            for severity, radius in budgets:
-                changed = perturb(queries.inputs, model, objective, threat, radius=radius, advance=bar.update)
+    with tqdm(total=total, desc=threat.label(inputs.name), unit="item", disable=inputs.name != "pixels") as bar:
+        for queries, goal, before, rows in zip(asked, goals, untouched, worth, strict=True):
+            for radius in radii:
+                changed = before
+                if radius > 0 and len(rows):
+                    part = queries.inputs.take(rows)
+                    found = perturb(part, model, goal.take(rows), threat, radius=radius, advance=bar.update)
+                    changed = before.replaced(rows, found)
                 scores = measured(aligner, clean, queries, changed.features, threat)
-                outcomes.append(Outcome(threat, queries, severity, radius, changed, scores))
+                outcomes.append(
+                    Outcome(threat, queries, severity_of(inputs, threat.norm, radius), radius, changed, scores)
+                )
     return outcomes
+
+
+def severity_of(inputs: Inputs, norm: Norm, radius: float) -> int | None:
+    """The place of a radius among the budgets of the inputs, None where it is not among them."""
+    budgets = inputs.budgets[norm]
+    return budgets.index(radius) if radius in budgets else None
 
 
 def objective_of(queries: Queries, shared: Embeddings, threat: Threat) -> Retrieval:
@@ -195,20 +216,17 @@ def perturb(
         model: from features to the shared space, as from `differentiable`.
         objective: of the inputs, in their order.
         threat: the attack.
-        radius: the budget, in the unit of the inputs; 0 changes nothing.
+        radius: the budget, on the scale of `inputs.x`.
         advance: called with the number of inputs as they are done.
     """
     run = attacks.get(threat.attack)
     deltas, features = [], []
     for at in range(0, len(inputs.key), inputs.batch):
         part, goal = inputs.take(slice(at, at + inputs.batch)), objective.take(slice(at, at + inputs.batch))
-        x = part.x
-        delta = torch.zeros_like(x)
-        if radius > 0:
-            ball = part.ball(threat.norm, radius)
-            starts = ball.starts(x, part.key.tolist(), seed=threat.seed, count=threat.restarts) or [delta]
-            loss = lambda changed, part=part, goal=goal: goal.loss(model(part.features(changed)).cpu())
-            delta = run(loss, x, ball, starts, steps=threat.steps)
+        x, ball = part.x, part.ball(threat.norm, radius)
+        starts = ball.starts(x, part.key.tolist(), seed=threat.seed, count=threat.restarts) or [torch.zeros_like(x)]
+        loss = lambda changed, part=part, goal=goal: goal.loss(model(part.features(changed)).cpu())
+        delta = run(loss, x, ball, starts, steps=threat.steps)
         deltas.append(delta)
         with torch.no_grad():
             features.append(part.features(x + delta).cpu())
@@ -216,6 +234,14 @@ def perturb(
     found = torch.cat(deltas)
     lengths = torch.linalg.vector_norm(found.flatten(1).double(), dim=1, ord=torch.inf if threat.norm == "linf" else 2)
     return Changed(found, torch.cat(features), lengths)
+
+
+@torch.no_grad()
+def unchanged(inputs: Inputs) -> Changed:
+    """The inputs as they are, encoded anew."""
+    parts = [inputs.take(slice(at, at + inputs.batch)) for at in range(0, len(inputs.key), inputs.batch)]
+    features = torch.cat([part.features(part.x).cpu() for part in parts])
+    return Changed(torch.zeros_like(inputs.x), features, torch.zeros(len(features), dtype=torch.float64))
 
 
 def measured(
@@ -242,6 +268,22 @@ def measured(
         "mrr": chance_reciprocal_rank(relevant, len(gallery)),
     }
     return tuple(_score(name, v, queries, len(clean), chance.get(name)) for name, v in values.items())
+
+
+@torch.no_grad()
+def _worth(
+    model: Callable[[Tensor], Tensor], clean: Changed, objective: Retrieval, everywhere: bool
+) -> Int[Tensor, " q"]:
+    """Rows that are attacked: all, or those that are found when clean (ties included)."""
+    if everywhere:
+        return torch.arange(len(clean.features))
+    return (objective.margin(model(clean.features).cpu()) >= -TIE).nonzero().flatten()
+
+
+def _checked(radius: float) -> float:
+    if not 0 <= radius < math.inf:
+        raise ValueError(f"a budget must be a finite number, 0 or more; got {radius!r}")
+    return float(radius)
 
 
 def _score(name: str, values: Float[Tensor, " n"], queries: Queries, n: int, chance: float | None) -> Score:

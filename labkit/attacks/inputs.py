@@ -1,7 +1,8 @@
 """What an attacker changes, and the differentiable way from there to the shared space.
 
-Pixels      of square pictures, in [0, 1]; an encoder with `features(pixels)` leads on. Budget: 8/255 of full scale;
-            L2: the same unit, over all pixels and channels of a picture at its own size, before it is resized.
+Pixels      of square pictures, in [0, 1]; an encoder with `features(pixels)` leads on. Budgets are in levels of 8 bits,
+            1/255; L2: over all pixels and channels of a picture at its own size, before it is resized. They start at
+            an eighth of a level, as one level is enough to break what was never made robust.
 Features    of any modality, in units of each feature's standard deviation over the training samples; no raw items.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ from labkit.types import Aligner, Embeddings
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
+
+
+LEVEL = 1 / 255
 
 
 class PixelEncoder(Protocol):
@@ -37,17 +41,19 @@ class Inputs(Protocol):
 
     Attributes:
         name: "pixels" or "features".
-        unit: of a budget.
+        unit: of a budget, as people read it.
+        one: how much of `x` one such unit is.
         key: n ids of the samples.
         x: n rows, what is changed.
-        budgets: norm -> radius at severity 0..5.
+        budgets: norm -> radius at severity 0..5, on the scale of `x`.
         batch: rows that are attacked together.
     """
 
-    name: str
-    unit: str
-    budgets: dict[Norm, tuple[float, ...]]
-    batch: int
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    one: ClassVar[float]
+    budgets: ClassVar[dict[Norm, tuple[float, ...]]]
+    batch: ClassVar[int]
 
     @property
     def key(self) -> np.ndarray: ...  # noqa: D102
@@ -86,13 +92,14 @@ class Pixels:
     x: Float[Tensor, "n 3 s s"]
     encoder: PixelEncoder
 
-    name = "pixels"
-    unit = "full scale of a pixel"
-    budgets = {
-        "linf": (0, 1 / 255, 2 / 255, 4 / 255, 8 / 255, 16 / 255),
-        "l2": (0, 0.25, 0.5, 1.0, 2.0, 4.0),
+    name: ClassVar = "pixels"
+    unit: ClassVar = "levels of a pixel, of 255"
+    one: ClassVar = LEVEL
+    budgets: ClassVar[dict[Norm, tuple[float, ...]]] = {
+        "linf": (0, LEVEL / 8, LEVEL / 4, LEVEL / 2, LEVEL, 2 * LEVEL),
+        "l2": (0, 8 * LEVEL, 16 * LEVEL, 32 * LEVEL, 64 * LEVEL, 128 * LEVEL),
     }
-    batch = 8
+    batch: ClassVar = 8
 
     @classmethod
     def of(cls, encoder: Any, key: Sequence[str] | np.ndarray, pictures: Sequence[Any]) -> Pixels:
@@ -142,16 +149,19 @@ class Features:
     z: Float[Tensor, "n d"]
     scale: Float[Tensor, " d"]
 
-    name = "features"
-    unit = "standard deviation of a feature over the training samples"
-    budgets = {
+    name: ClassVar = "features"
+    unit: ClassVar = "standard deviations of a feature"
+    one: ClassVar = 1.0
+    budgets: ClassVar[dict[Norm, tuple[float, ...]]] = {
         "linf": (0, 0.01, 0.02, 0.05, 0.1, 0.2),
         "l2": (0, 0.25, 0.5, 1.0, 2.0, 4.0),
     }
-    batch = 256
+    batch: ClassVar = 256
 
     @classmethod
-    def of(cls, samples: Embeddings, modality: str, train: Embeddings, keys: Sequence[str] | None = None) -> Features:
+    def of(
+        cls, samples: Embeddings, modality: str, train: Embeddings, keys: Sequence[str] | np.ndarray | None = None
+    ) -> Features:
         """Features of the samples that have the modality, of all keys or of some.
 
         Raises:
@@ -159,9 +169,9 @@ class Features:
         """
         z, present = samples.select([modality]).z[modality], samples.present[modality].cpu().numpy()
         row = {key: i for i, key in enumerate(samples.key.tolist()) if present[i]}
-        if unknown := [key for key in keys or () if key not in row]:
+        chosen = list(row) if keys is None else [str(key) for key in keys]
+        if unknown := [key for key in chosen if key not in row]:
             raise ValueError(f"no sample {unknown[0]!r} with an item of {modality!r}; there are {len(row)} others")
-        chosen = list(row if keys is None else keys)
         scale = train.z[modality][train.present[modality]].std(dim=0)
         return cls(np.array(chosen), z[[row[key] for key in chosen]], scale.to(z))
 

@@ -13,7 +13,7 @@ LEVELS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 @CORRUPTIONS.register("missing_by_label")
 def missing_by_label(data: Embeddings, modality: str, severity: int, context: Context) -> Embeddings:
-    """A share 0, .1, .2, .3, .4, .5 of the items is lost on average at severity 0..5, between 0 and twice that by class.
+    """A share 0, .1, .2, .3, .4, .5 of the items is lost on average at severity 0..5, from none to twice that by class.
 
     The rates are share * `labkit.data.missing.weights_by_label`, as where training items are missing by label.
 

@@ -48,8 +48,8 @@ def _of_their_kind(everything: Embeddings, split: np.ndarray, config: DataConfig
     table = data.table(config.dataset, config.options) if config.dataset in data.DATASETS else None
     if table is None or "kind" not in table:
         raise ConfigError(
-            f"data.domain asks for samples of a kind, but {config.dataset} has no column 'kind'; leave data.domain.train "
-            "and data.domain.test out"
+            f"data.domain asks for samples of a kind, but {config.dataset} has no column 'kind'; leave "
+            "data.domain.train and data.domain.test out"
         )
     kind = table.set_index("key")["kind"].loc[everything.key].to_numpy(dtype=str)
     rows = np.ones(len(kind), dtype=bool)

@@ -14,6 +14,7 @@ variant the same classes lack the same modality, as where a sensor fails for one
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -53,17 +54,18 @@ def drop_items(data: Embeddings, share: float, generator: torch.Generator, *, by
     """Drop a share of all items; every sample keeps at least one of those it has.
 
     Exactly round(share * items) are dropped, those with the smallest draw / weight that are not the last of their
-    sample; fewer only where all others are gone. By label the rates of the classes are those of the weights as far as
-    that lets them. Smaller shares drop a subset of what larger ones do.
+    sample. By label the rates of the classes are those of the weights as far as that lets them. Smaller shares drop a
+    subset of what larger ones do.
 
     Args:
         data: samples, some of whose items may be absent already.
-        share: of the items that are there, in 0..1.
+        share: of the items that are there, from 0 to 1 / 2 for two complete modalities, 2 / 3 for three, and so on.
         generator: of the draws.
         by: "chance", or "label" for rates that depend on the class.
 
     Raises:
-        ValueError: by label where there are no labels, or one class only.
+        ValueError: more than can be missing where every sample keeps an item; by label where there are no labels, or
+            one class only.
     """
     if share == 0:
         return data
@@ -74,7 +76,13 @@ def drop_items(data: Embeddings, share: float, generator: torch.Generator, *, by
     # the present item with the highest draw is the one that stays
     keeper = torch.where(present, order, -1.0).argmax(dim=1, keepdim=True)
     free = present.scatter(1, keeper, False)
-    number = min(round(share * int(present.sum())), int(free.sum()))
+    items, most = int(present.sum()), int(free.sum())
+    number = round(share * items)
+    if number > most:
+        raise ValueError(
+            f"data.missing is {share:g}: {number} of {items} items were to be missing, but every sample keeps one, so "
+            f"that {most} can be; give a share up to {math.floor(1000 * most / items) / 1000:g}, or more modalities"
+        )
     lost = torch.zeros(present.numel(), dtype=torch.bool, device=present.device)
     lost[torch.where(free, order, torch.inf).flatten().argsort(stable=True)[:number]] = True
     kept = present & ~lost.view_as(present)

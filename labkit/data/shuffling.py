@@ -1,9 +1,9 @@
 """Training samples that are paired wrongly: what a method makes of mistakes in its pairs.
 
 The items of the chosen samples change places within their modality, so that in a chosen sample no two items come from
-the same group any more: a caption stands beside the picture of another thing. Which samples lack which modality does not
-change, nor does the set of items. Who is chosen depends on the seed alone, and those of a smaller share are among those
-of a larger one, so that runs with different shares are compared on nested data.
+the same group any more: a caption stands beside the picture of another thing. Which samples lack which modality does
+not change, nor does the set of items. Who is chosen depends on the seed alone, and those of a smaller share are among
+those of a larger one, so that runs with different shares are compared on nested data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def shuffle_pairs(samples: Embeddings, share: float, *, seed: int) -> Embeddings
     z = {}
     for i, m in enumerate(samples.modalities):
         rows = chosen[present[chosen, i]]
-        first = ~present[rows, :i].any(axis=1)
+        first = present[rows, :i].sum(axis=1) == 0
         given = _away(group[rows], source[rows, :i], first, random)
         if given is None:
             raise ValueError(
@@ -56,9 +56,7 @@ def shuffle_pairs(samples: Embeddings, share: float, *, seed: int) -> Embeddings
     return samples.with_z(z)
 
 
-def _away(
-    group: np.ndarray, taken: np.ndarray, first: np.ndarray, random: np.random.Generator
-) -> np.ndarray | None:
+def _away(group: np.ndarray, taken: np.ndarray, first: np.ndarray, random: np.random.Generator) -> np.ndarray | None:
     """A permutation after which row i has an item of no group in `taken[i]`; a row's first item stays.
 
     None if none is found: bad places are exchanged with random ones until there is none, which takes a few rounds where

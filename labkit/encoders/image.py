@@ -92,8 +92,9 @@ class EfficientNetLite0:
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
             raise ValueError(f"pixels must have shape [n, 3, side, side]; got {tuple(pixels.shape)}: pad to a square")
-        if len(pixels) and not 0 <= float(pixels.min()) <= float(pixels.max()) <= 1:
-            raise ValueError(f"pixels must lie in [0, 1]; got {float(pixels.min()):g} to {float(pixels.max()):g}")
+        low, high = pixels.detach().aminmax() if len(pixels) else (0.0, 1.0)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"pixels must lie in [0, 1]; got {float(low):g} to {float(high):g}")
         return self._averaged(resized(FULL * pixels.to(self.device, torch.float32)))
 
     def _forward(self, pictures: Sequence[Image]) -> Tensor:

@@ -80,6 +80,22 @@ class RawFeatures:
             self._refusals[modality] = self._why_not(modality)
         return self._refusals[modality]
 
+    def items(self, modality: str, keys: Sequence[str]) -> tuple[list[Any], dict[str, str]]:
+        """Clean raw items, and why by key for those that cannot be read.
+
+        Raises:
+            ValueError: the modality is refused.
+        """
+        if refusal := self.refusal(modality):
+            raise ValueError(refusal)
+        items, failed = [], {}
+        for key in keys:
+            try:
+                items.append(self._items(modality, [key])[0])
+            except UNREADABLE as error:
+                failed[key] = f"{type(error).__name__}: {error}"
+        return items, failed
+
     def missing(self, name: str, modality: str, keys: Sequence[str], *, severity: int, seed: int) -> int:
         """How many of the items are not in the cache."""
         index = np.array([self._row[key] for key in keys], dtype=np.int64)
@@ -165,17 +181,23 @@ class RawFeatures:
         return z, failed
 
     def _encoded(self, modality: str, keys: list[str], change: Callable[[Any, str], Any]) -> np.ndarray:
+        changed = [change(item, key) for item, key in zip(self._items(modality, keys), keys, strict=True)]
+        return self.encoder(modality).encode(changed).numpy()
+
+    def _items(self, modality: str, keys: Sequence[str]) -> list[Any]:
         assert self._source is not None
         items = self._source.items(modality, keys)
         if absent := [key for key, item in zip(keys, items, strict=True) if item is None]:
             raise ValueError(f"{absent[0]!r} has no item of {modality!r}")
-        changed = [change(item, key) for item, key in zip(items, keys, strict=True)]
-        return self.encoder(modality).encode(changed).numpy()
+        return items
 
     def _why_not(self, modality: str) -> str:
         where = f"{modality!r} of {self._config.dataset}"
         if other := self._config.domain.test_items.get(modality):
-            return f"test samples have items of {other!r} for {modality!r} here; corrupt them in a run that aligns {other!r}"
+            return (
+                f"test samples have items of {other!r} for {modality!r} here; corrupt them in a run that aligns "
+                f"{other!r}"
+            )
         if self._source is None or not self._source.digest():
             return f"{where} has no raw items to corrupt; corrupt its features instead, e.g. feature_noise"
         name = self.encoder_name(modality)

@@ -9,7 +9,7 @@ The functions of (similarity [n m], relevant [n m]) serve any gallery; queries w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -158,36 +158,36 @@ def chance_median_rank(relevant: Int[Tensor, " n"], gallery: int) -> float:
 @METRICS.register("recall_at_1")
 def recall_at_1(aligned: Embeddings, raw: Embeddings) -> list[Score]:
     """Share of queries whose most similar target is of their group (`recall_at_k`); [0, 1], higher is better."""
-    return _recall(aligned, 1)
+    return _scores(aligned, [_recall(1)])
 
 
 @METRICS.register("recall_at_5")
 def recall_at_5(aligned: Embeddings, raw: Embeddings) -> list[Score]:
     """Share of queries with a target of their group among the 5 most similar; [0, 1], higher is better."""
-    return _recall(aligned, 5)
+    return _scores(aligned, [_recall(5)])
 
 
 @METRICS.register("recall_at_10")
 def recall_at_10(aligned: Embeddings, raw: Embeddings) -> list[Score]:
     """Share of queries with a target of their group among the 10 most similar; [0, 1], higher is better."""
-    return _recall(aligned, 10)
+    return _scores(aligned, [_recall(10)])
 
 
 @METRICS.register("mrr", aliases=("mean_reciprocal_rank",))
 def mrr(aligned: Embeddings, raw: Embeddings) -> list[Score]:
     """Mean over queries of 1 / rank of the first target of their group (`reciprocal_rank`); higher is better."""
-    return _scores(aligned, "mrr", reciprocal_rank, chance_reciprocal_rank)
+    return _scores(aligned, [_MRR])
 
 
 @METRICS.register("ndcg_at_10")
 def ndcg_at_10(aligned: Embeddings, raw: Embeddings) -> list[Score]:
     """Mean over queries of NDCG@10, relevance being the same group (`ndcg_at_k`); [0, 1], higher is better."""
-    return _scores(
-        aligned,
+    of_ten = _Measure(
         "ndcg_at_10",
         lambda similarity, relevant: ndcg_at_k(similarity, relevant, 10),
         lambda relevant, gallery: chance_ndcg_at_k(relevant, gallery, 10),
     )
+    return _scores(aligned, [of_ten])
 
 
 @METRICS.register("median_rank")
@@ -196,12 +196,34 @@ def median_rank(aligned: Embeddings, raw: Embeddings) -> list[Score]:
 
     `value` is the median of `per_point` (middle two averaged), not its mean.
     """
-    return _scores(aligned, "median_rank", rank_of_first, chance_median_rank, higher_is_better=False, center=_median)
+    return _scores(aligned, [_Measure("median_rank", rank_of_first, chance_median_rank, False, _median)])
 
 
-def _recall(aligned: Embeddings, k: int) -> list[Score]:
-    return _scores(
-        aligned,
+def curve_scores(aligned: Embeddings, directions: Sequence[tuple[str, str]] | None = None) -> list[Score]:
+    """`recall_at_10` and `mrr` from one ranking: the scores of robustness curves, which are made by the thousand.
+
+    Args:
+        aligned: samples of a shared space.
+        directions: (source, target) pairs; all by default.
+    """
+    return _scores(aligned, [_recall(10), _MRR], directions)
+
+
+class _Measure(NamedTuple):
+    """What is measured of each query, and of all of them."""
+
+    name: str
+    per_query: PerQuery
+    chance: Chance
+    higher_is_better: bool = True
+    center: Callable[[Tensor], Tensor] = torch.mean
+
+
+_MRR = _Measure("mrr", reciprocal_rank, chance_reciprocal_rank)
+
+
+def _recall(k: int) -> _Measure:
+    return _Measure(
         f"recall_at_{k}",
         lambda similarity, relevant: recall_at_k(similarity, relevant, k),
         lambda relevant, gallery: chance_recall_at_k(relevant, gallery, k),
@@ -209,17 +231,13 @@ def _recall(aligned: Embeddings, k: int) -> list[Score]:
 
 
 def _scores(
-    aligned: Embeddings,
-    name: str,
-    per_query: PerQuery,
-    chance: Chance,
-    *,
-    higher_is_better: bool = True,
-    center: Callable[[Tensor], Tensor] = torch.mean,
+    aligned: Embeddings, measures: Sequence[_Measure], directions: Sequence[tuple[str, str]] | None = None
 ) -> list[Score]:
-    """One Score per direction in which some query has something to find."""
+    """One Score per direction in which some query has something to find, and measure."""
     scores = []
     for source, target in ordered_pairs(aligned):
+        if directions is not None and (source, target) not in directions:
+            continue
         x, y = aligned.z[source], aligned.z[target]
         group = aligned.groups.to(x.device)
         rows, gallery = rows_with(aligned, source), rows_with(aligned, target)
@@ -228,24 +246,23 @@ def _scores(
         rows, relevant = rows[relevant > 0], relevant[relevant > 0]
         if len(rows) == 0:
             continue
-        values = torch.cat(
-            [
-                per_query(cosine_similarity(x[at], y[gallery]), group[at, None] == group[gallery])
-                for at in (rows[block] for block in blocks(len(rows), len(gallery)))
-            ]
-        )
-        scores.append(
-            Score(
-                name=name,
-                value=float(center(values)),
-                higher_is_better=higher_is_better,
-                n=len(rows),
-                per_point=spread(values, rows, len(aligned)),
-                chance=chance(relevant, len(gallery)),
-                source=source,
-                target=target,
+        parts = []
+        for at in (rows[block] for block in blocks(len(rows), len(gallery))):
+            ranked = cosine_similarity(x[at], y[gallery]), group[at, None] == group[gallery]
+            parts.append([measure.per_query(*ranked) for measure in measures])
+        for measure, values in zip(measures, map(torch.cat, zip(*parts, strict=True)), strict=True):
+            scores.append(
+                Score(
+                    name=measure.name,
+                    value=float(measure.center(values)),
+                    higher_is_better=measure.higher_is_better,
+                    n=len(rows),
+                    per_point=spread(values, rows, len(aligned)),
+                    chance=measure.chance(relevant, len(gallery)),
+                    source=source,
+                    target=target,
+                )
             )
-        )
     return scores
 
 

@@ -8,8 +8,9 @@ from .association import Correlation, common_repeats, correlation
 from .board import compare, leaderboard
 from .budget import budget_scores, budget_table
 from .curve_samples import failure_shares, first_failures, levels_over_samples, numbers_over_samples, sample_curves
+from .curve_selection import by_imputation, fully_measured, over_all
 from .curve_tests import compare_numbers, compare_samples, rises
-from .curves import curve_levels, curve_numbers, effective_robustness, seed_curves, summarize_numbers
+from .curves import curve_levels, curve_numbers, effective_robustness, seed_curves, summarize_numbers, with_clean
 from .differences import (
     PairedDifference,
     TTest,
@@ -36,6 +37,7 @@ __all__ = [
     "bootstrap_interval",
     "budget_scores",
     "budget_table",
+    "by_imputation",
     "cohen_dz",
     "common_repeats",
     "compare",
@@ -51,6 +53,7 @@ __all__ = [
     "failure_shares",
     "first_failures",
     "friedman",
+    "fully_measured",
     "holm",
     "jackknife_interval",
     "leaderboard",
@@ -60,6 +63,7 @@ __all__ = [
     "minimum_detectable_effect",
     "nemenyi",
     "numbers_over_samples",
+    "over_all",
     "p_values",
     "paired_difference",
     "per_seed",
@@ -71,5 +75,6 @@ __all__ = [
     "slopes_over",
     "summarize_numbers",
     "trend",
+    "with_clean",
     "without_parts",
 ]

@@ -65,9 +65,8 @@ def seed_curves(
     curve = select(rows[rows["corruption"] != "none"], of_curve)
     _check(scores, rows, curve, metric=metric)
     cell = ["method", "seed", "source", "target"]
-    clean = rows[rows["corruption"] == "none"].drop(columns=["corruption", "corrupted"])
-    start = curve[["corruption", "corrupted", *cell]].drop_duplicates().merge(clean, on=cell)
-    draws = pd.concat([start, curve], ignore_index=True).groupby([*CURVE, "source", "target", "severity"])
+    whole = with_clean(curve, rows[rows["corruption"] == "none"], on=cell)
+    draws = whole.groupby([*CURVE, "source", "target", "severity"])
     of_direction = draws.agg(value=("value", "mean"), chance=("chance", "mean"), n=("n", "min"))
     curves = of_direction.groupby([*CURVE, "severity"]).agg(
         value=("value", "mean"), chance=("chance", "mean"), n=("n", "min"), directions=("value", "count")
@@ -75,6 +74,23 @@ def seed_curves(
     all_directions = curves.groupby(["corruption", "corrupted"])["directions"].transform("max")
     curves.loc[curves["directions"] < all_directions, ["value", "chance"]] = np.nan
     return curves.drop(columns="directions").reset_index()
+
+
+def with_clean(curve: pd.DataFrame, clean: pd.DataFrame, *, on: Sequence[str]) -> pd.DataFrame:
+    """The clean scores of each curve, as its severity 0, and then the curves.
+
+    A curve that was measured on some of the test samples alone has the clean score of these as a severity 0 of its own,
+    which then stands in place of that of all samples.
+
+    Args:
+        curve: rows of one metric under corruptions.
+        clean: rows of that metric without one.
+        on: what tells the rows of one severity of a curve apart, beside corruption and corrupted modality.
+    """
+    cell = ["corruption", "corrupted", *on]
+    start = curve[cell].drop_duplicates().merge(clean.drop(columns=["corruption", "corrupted"]), on=list(on))
+    own = pd.MultiIndex.from_frame(curve.loc[curve["severity"] == 0, cell])
+    return pd.concat([start[~pd.MultiIndex.from_frame(start[cell]).isin(own)], curve], ignore_index=True)
 
 
 def curve_levels(curves: pd.DataFrame, *, test_share: float = 0.0) -> pd.DataFrame:

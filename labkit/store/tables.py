@@ -1,7 +1,8 @@
 """Columns of the stored tables, checked before they are written.
 
 Scores and fields are tidy: one row per number. Clean rows appear once, with corruption "none", severity 0 and
-corrupted "" (nothing was corrupted). Tables grow by merging: a row with the same identity replaces the old one, so
+corrupted "" (nothing was corrupted). Where only some samples were corrupted, severity 0 of that corruption is the clean
+value of these samples. Tables grow by merging: a row with the same identity replaces the old one, so
 several commands may write into one run.
 """
 
@@ -183,11 +184,11 @@ def _lists(column: pd.Series, what: str) -> pd.Series:
 
 def _check_clean(table: pd.DataFrame, what: str) -> None:
     clean = table["corruption"].to_numpy() == "none"
-    wrong = clean != (table["severity"].to_numpy() == 0)
-    wrong |= clean & (table["corrupted"].to_numpy() != "")
+    wrong = clean & (table["severity"].to_numpy() != 0)
+    wrong |= clean != (table["corrupted"].to_numpy() == "")
     if wrong.any():
         row = table.loc[wrong, ["corruption", "severity", "corrupted"]].iloc[0].to_dict()
         raise ValueError(
             f"{int(wrong.sum())} row(s) of {what} are neither clean (corruption 'none', severity 0, corrupted '') nor "
-            f"corrupted (a named corruption, severity above 0); the first is {row}"
+            f"corrupted (a named corruption and modality); the first is {row}"
         )

@@ -169,8 +169,9 @@ class Study(BaseModel):
             "training": shared["training"] | start.training | given["training"],
             "evaluation": shared["evaluation"] | given["evaluation"],
         }
-        # `data.options.redundancy` as an axis: one level deeper than the other fields
-        values["data"]["options"] = shared["data"]["options"] | _nested(values["data"], "options")
+        # `data.options.redundancy` or `data.domain.test` as an axis: one level deeper than the other fields
+        for field in ("options", "domain"):
+            values["data"][field] = shared["data"].get(field, {}) | _nested(values["data"], field)
         return runs.resolve(parse(RunConfig, values, what=f"cell {label!r} of study {self.name!r}"))
 
 

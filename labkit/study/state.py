@@ -14,6 +14,8 @@ import pandas as pd
 from labkit import __version__, results, stats
 from labkit import run as runs
 from labkit.config import RunConfig
+from labkit.data import SPLITS
+from labkit.evaluate import CURVE_METRICS, FIELDS_OF_CURVES
 from labkit.store import Run, Store
 from labkit.store.errors import explained
 from labkit.study.grid import Planned, Study, text
@@ -21,6 +23,7 @@ from labkit.study.grid import Planned, Study, text
 METRIC = "recall_at_10"
 STATES = ("planned", "complete", "failed", "running", "interrupted", "not started")
 DOCS = Path(__file__).parents[2] / "docs" / "studies"
+TEST_SHARE = SPLITS["test"] / (SPLITS["test"] + SPLITS["train"])  # of overlapping splits, see `stats.corrected_t_test`
 
 
 def cells(study: Study) -> pd.DataFrame:
@@ -100,7 +103,7 @@ def leaderboards(scores: pd.DataFrame, fields: pd.DataFrame, *, metric: str = ME
 
 
 def export(study: Study, root: Path | str | None = None) -> tuple[Path, Path]:
-    """Copy the study's scores into `results/<study>/` and write its leaderboard, `docs/studies/<study>.md`.
+    """Copy the study's scores into `results/<study>/` and write `docs/studies/<study>.md`: leaderboards, robustness.
 
     Returns:
         Both paths.
@@ -109,15 +112,39 @@ def export(study: Study, root: Path | str | None = None) -> tuple[Path, Path]:
         ValueError: no complete run.
         StoreError: a run cannot be read, or a file cannot be written.
     """
+    from labkit.study.robustness_page import robustness_part  # HoloViews: seconds that `study status` does without
+
     scores, fields = tables(study, root)
     store, ids = complete(study, root)
     costs = _joined(store.budgets(ids), cells(study).drop(columns=["variant", "seed"]))
-    folder = results.write(study.name, scores, {METRIC: fields}, budgets=costs)
+    failed = failures(study, root)
+    # of the many scores of each point of a curve, those that a picture or a claim reads
+    kept = scores[(scores["corruption"] == "none") | scores["metric"].isin((*CURVE_METRICS, *FIELDS_OF_CURVES))]
+    folder = results.write(study.name, kept, {METRIC: fields, "failures": failed}, budgets=costs)
     page = DOCS / f"{study.name}.md"
     with explained("write", page):
         DOCS.mkdir(parents=True, exist_ok=True)
-        page.write_text(_page(study, counts(status(study, root=root)), scores, fields), encoding="utf-8")
+        text_of_page = _page(study, counts(status(study, root=root)), scores, fields)
+        more = robustness_part(scores, failed, pictures=DOCS / study.name, test_share=TEST_SHARE)
+        page.write_text("\n\n".join([text_of_page, *more]) + "\n", encoding="utf-8")
     return folder, page
+
+
+def failures(study: Study, root: Path | str | None = None) -> pd.DataFrame:
+    """Share of the test samples of every cell that first fail at each severity, as from `stats.failure_shares`.
+
+    Read run by run: the per-sample values of a study's curves do not fit into memory together.
+    """
+    store, ids = complete(study, root)
+    known = cells(study)[["run", "cell"]]
+    first = []
+    for run_id in ids:
+        values = store.fields(METRIC, [run_id]).merge(known, on="run", how="inner")
+        if (values["corruption"] != "none").any():
+            first.append(stats.first_failures(stats.sample_curves(values)))
+    if not first:
+        return pd.DataFrame(columns=["corruption", "corrupted", "method", "first", "share", "seeds", "n"])
+    return stats.failure_shares(pd.concat(first, ignore_index=True))
 
 
 def _page(study: Study, counted: str, scores: pd.DataFrame, fields: pd.DataFrame) -> str:
@@ -132,7 +159,7 @@ def _page(study: Study, counted: str, scores: pd.DataFrame, fields: pd.DataFrame
                 f"| {row['rank']} | {row['variant']} | {row['value']:.3f} | {span} | {row['seeds']} | {row['n']} |"
             )
         parts += ["\n".join(lines), "Intervals: " + "; ".join(dict.fromkeys(board["interval"])) + "."]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in parts if part)
 
 
 def _joined(table: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:

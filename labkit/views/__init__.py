@@ -10,12 +10,13 @@ fixed per modality and variant and safe for color-blind readers, see `labkit.vie
 """
 
 from ._style import words
+from .attack_plots import AttackExample, attack_sheet
 from .colors import category_colors, modality_colors, variant_colors
 from .critical_difference import critical_difference
 from .curves import curve_table, robustness_curves, training_curve
 from .diagnosis import cloud_map, paired_measures, unpaired_measures
 from .effects import effect_plot, verdict_plot
-from .examples import Strip, example_sheet, example_table
+from .examples import Strip, example_sheet, example_table, photograph, sound_sheet
 from .failures import failure_heatmap
 from .geometry import cloud_in_space, error_curves, estimate_against_truth
 from .leaderboard import leaderboard_plot
@@ -28,9 +29,11 @@ from .training import trainings
 from .transport import against_size, clouds, plan_lines
 
 __all__ = [
+    "AttackExample",
     "Strip",
     "against_size",
     "association_plot",
+    "attack_sheet",
     "bar_places",
     "barcode",
     "category_colors",
@@ -59,9 +62,11 @@ __all__ = [
     "paired_measures",
     "persistence_diagram",
     "plan_lines",
+    "photograph",
     "robustness_curves",
     "robustness_overview",
     "robustness_panels",
+    "sound_sheet",
     "thumbnail_map",
     "training_curve",
     "trainings",

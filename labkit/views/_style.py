@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TypeVar
 
 import holoviews.plotting.bokeh  # registers the backend
@@ -10,6 +12,7 @@ from holoviews.core.dimension import Dimensioned
 
 Element = TypeVar("Element", bound=Dimensioned)
 
+_SEEDS = re.compile(r"\b(\d+) seeds\b")
 _WORDS = {
     "mrr": "mean reciprocal rank",
     "cka": "CKA (debiased)",
@@ -44,6 +47,18 @@ def framed(overlay: Element, *, title: str, size: tuple[int, int], legend: str |
         **side,
     }
     return both(overlay, bokeh={**bokeh, "fontsize": {k: f"{v}pt" for k, v in fonts.items()}}, mpl=mpl)
+
+
+def kinds(intervals: Iterable[object]) -> str:
+    """What intervals are, each kind once; kinds that differ in their number of seeds alone are told together.
+
+    "95% t over 5 seeds" and "95% t over 10 seeds" -> "95% t over 5-10 seeds".
+    """
+    found: dict[str, list[int]] = {}
+    for kind in map(str, intervals):
+        found.setdefault(_SEEDS.sub("{} seeds", kind), []).extend(int(n) for n in _SEEDS.findall(kind)[:1])
+    merged = {k: "-".join(map(str, sorted({min(n), max(n)}))) if n else "" for k, n in found.items()}
+    return " | ".join(sorted(k.replace("{}", n) for k, n in merged.items()))
 
 
 def words(name: str) -> str:

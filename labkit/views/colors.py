@@ -33,6 +33,7 @@ VARIANT: Mapping[str, str] = MappingProxyType(
         "rma": "#009e73",
         "gotma": "#d55e00",
         "vicreg": "#7a45b8",
+        "structure": "#9c5a2d",
     }
 )
 CHANCE = "#8c8c8c"

@@ -13,9 +13,9 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from labkit.stats import seed_interval
+from labkit.stats import seed_interval, with_clean
 
-from ._style import both, framed, words
+from ._style import both, framed, kinds, words
 from .colors import CHANCE, category_colors, variant_colors
 
 _CELL = ["variant", "run", "seed", "corrupted", "source", "target", "severity"]
@@ -154,11 +154,8 @@ def _cells(scores: pd.DataFrame, metric: str, corruption: str, where: dict[str, 
             f"no scores of {metric!r} under {corruption!r} with {chosen or 'any modality'}; corruptions of this metric "
             f"are {sorted(map(str, there)) or 'none'}"
         )
-    clean = rows[rows["corruption"] == "none"].drop(columns="corrupted")
-    directions = curve[["run", "corrupted", "source", "target", "split"]].drop_duplicates()
-    start = directions.merge(clean, on=["run", "source", "target", "split"])
     return (
-        pd.concat([start, curve], ignore_index=True)
+        with_clean(curve, rows[rows["corruption"] == "none"], on=["run", "source", "target", "split"])
         .groupby(_CELL, as_index=False)
         .agg(
             value=("value", "mean"), low=("low", "mean"), high=("high", "mean"), n=("n", "min"),
@@ -243,8 +240,7 @@ def _scope(where: dict[str, str | None]) -> str:
 
 
 def _sizes(table: pd.DataFrame) -> str:
-    kinds = " | ".join(sorted(set(map(str, table["interval"]))))
-    return f"band: {kinds}; n = {_span(table['n'])} test samples"
+    return f"band: {kinds(table['interval'])}; n = {_span(table['n'])} test samples"
 
 
 def _span(values: pd.Series) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import holoviews as hv
 import pandas as pd
 
-from ._style import both, framed, words
+from ._style import both, framed, kinds, words
 from .colors import CHANCE, variant_colors
 
 _NEEDED = ("variant", "value", "low", "high", "interval", "seeds", "n", "chance", "higher_is_better")
@@ -38,9 +38,9 @@ def leaderboard_plot(table: pd.DataFrame, *, metric: str = "value", direction: s
         "ylim": (0.4, len(board) + 0.6),
     }
     overlay = both(hv.Overlay(parts), bokeh=axes, mpl=axes)
-    kinds = " | ".join(dict.fromkeys(map(str, board["interval"])))
     chance = "; dashed: chance" if parts[0].label == "chance" else ""
-    title = f"{words(metric)}{', ' if direction else ''}{direction}; n = {_span(board['n'])}{chance}\n{_wrapped(kinds)}"
+    over = _wrapped(kinds(board["interval"]))
+    title = f"{words(metric)}{', ' if direction else ''}{direction}; n = {_span(board['n'])}{chance}\n{over}"
     return framed(overlay, title=title, size=(680, 130 + 34 * len(board)))
 
 

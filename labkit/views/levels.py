@@ -14,7 +14,7 @@ import pandas as pd
 from labkit.stats import along, common_repeats, correlation, per_seed, seed_interval
 
 from ._labels import place_labels
-from ._style import both, framed, words
+from ._style import both, framed, kinds, words
 from .colors import variant_colors
 
 _DASHES = (("solid", "-"), ("dashed", "--"), ("dotdash", "-."), ("dotted", ":"))
@@ -48,8 +48,8 @@ def level_curves(
         ValueError: see `labkit.stats.per_seed`.
     """
     table = level_table(scores, axis=axis, metric=metric, by=by, directions=directions, where=where)
-    kinds = " | ".join(dict.fromkeys(table["interval"]))
-    title = f"{words(metric)} along {words(axis.rpartition('.')[2])}; n = {table['n'].min()}\n{kinds}"
+    over = kinds(table["interval"])
+    title = f"{words(metric)} along {words(axis.rpartition('.')[2])}; n = {table['n'].min()}\n{over}"
     return framed(_overlay(table, axis, metric, descending), title=title, size=(760, 380), legend="right")
 
 

@@ -17,9 +17,9 @@ import holoviews as hv
 import numpy as np
 import pandas as pd
 
-from labkit.stats import summarize_numbers
+from labkit.stats import over_all, summarize_numbers
 
-from ._style import both, framed, words
+from ._style import both, framed, kinds, words
 from .curves import curve_overlay
 
 FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -36,7 +36,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         ),
         "features": ("feature_noise", "feature_masking"),
         "missing": ("missing_modality", "missing_by_label"),
-        "adversarial": ("fgsm", "pgd", "apgd"),
+        "adversarial": ("fgsm", "pgd", "apgd", "random"),
     }
 )  # fmt: skip
 OTHER = "other"
@@ -51,16 +51,18 @@ _FIRST = ("#7f0000", "#c0392b", "#e67e22", "#f4b942", "#f9e29c")  # the earlier,
 
 
 def family_of(corruption: str) -> str:
-    """The family of a corruption, whatever stands in for lost items; "other" for one that is in none."""
-    lost_how = corruption.partition("+")[0]
-    return next((family for family, names in FAMILIES.items() if lost_how in names), OTHER)
+    """The family of a corruption, whatever stands in for lost items, or of an attack; "other" where there is none."""
+    name = corruption.partition("+")[0]
+    attack = corruption.partition("_")[0]  # and its norm
+    return next((family for family, names in FAMILIES.items() if name in names or attack in names), OTHER)
 
 
 def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") -> hv.Layout:
     """A small drawing of the metric against severity for each corruption and modality, all to one scale.
 
     Args:
-        levels: as from `labkit.stats.curve_levels`.
+        levels: as from `labkit.stats.curve_levels` or `levels_over_samples`; with the columns radius and unit, as from
+            `labkit.attacks.with_budgets`, the axis has the budgets of attacks in place of severities.
         metric: name of the metric, for the axis.
         family: only the corruptions of one of `FAMILIES`, or "other".
 
@@ -78,9 +80,9 @@ def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") ->
         "interval",
         "seeds",
         "n",
-        "chance",
     )
     _check(levels, needed)
+    levels = levels if "chance" in levels else levels.assign(chance=np.nan)
     rows = levels[[family in ("", family_of(name)) for name in levels["corruption"]]]
     if rows.empty:
         there = ", ".join(dict.fromkeys(map(family_of, levels["corruption"])))
@@ -91,16 +93,12 @@ def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") ->
     panels, beside = [], min(_COLUMNS, len(cells)) - 1  # the end of the first row
     for i, (corruption, corrupted) in enumerate(cells):
         here = rows[(rows["corruption"] == corruption) & (rows["corrupted"] == corrupted)]
-        last = float(here["severity"].max())
-        axes: dict[str, object] = {
-            "xlabel": "severity", "ylabel": "" if i % _COLUMNS else words(metric),
-            "xticks": sorted(here["severity"].unique()), "xlim": (-0.04 * last, 1.04 * last), "ylim": reach,
-        }  # fmt: skip
+        axes: dict[str, object] = {**_severities(here), "ylabel": "" if i % _COLUMNS else words(metric), "ylim": reach}
         drawn = both(curve_overlay(here, order), bokeh=axes, mpl=axes)
         name = f"{words(corruption)} of {words(corrupted)}"
         panels.append(_panel(drawn, name, order, place=i, beside=beside))
-    kinds = " | ".join(sorted(set(map(str, rows["interval"]))))
-    title = f"{words(metric)} against severity; band: {kinds}; n = {_span(rows['n'])}"
+    against = "budget" if "radius" in rows else "severity"
+    title = f"{words(metric)} against {against}; n = {_span(rows['n'])}\nband: {kinds(rows['interval'])}"
     return both(
         hv.Layout(panels).cols(_COLUMNS),
         bokeh={"shared_axes": False, "title": title},
@@ -129,8 +127,8 @@ def robustness_overview(
         raise ValueError(f"the overview shows shares, {' or '.join(_NUMBER)}; got {number!r}")
     _check(numbers, ("corruption", "corrupted", "method", "seed", number))
     cell = ["corruption", "corrupted", "method", "seed"]
-    overall = numbers.groupby(["method", "seed"])[number].agg(lambda v: v.mean(skipna=False)).reset_index()
-    whole = pd.concat([overall.assign(corruption="", corrupted=""), numbers[[*cell, number]]], ignore_index=True)
+    shown = numbers[[*cell, number]]
+    whole = pd.concat([over_all(shown), shown], ignore_index=True)
     table = summarize_numbers(whole, test_share=test_share)
     means = table[table["corruption"] == ""].set_index("method")["value"]
     methods = list(means.sort_values(ascending=False, na_position="last").index)
@@ -146,9 +144,9 @@ def robustness_overview(
         damage=1 - table["value"].clip(0, 1),
         text=[_cell(*v) for v in table[["value", "low", "high"]].itertuples(index=False)],
     )
-    kinds = " | ".join(sorted({k for k in table["interval"] if not k.startswith("none")})) or "no interval: one seed"
+    what = kinds(k for k in table["interval"] if not k.startswith("none")) or "no interval: one seed"
     head = _NUMBER[number].format(metric=words(metric))
-    title = f"{head}, mean over severities\npale: nothing lost; ±: half of {kinds}"
+    title = f"{head}, mean over severities\npale: nothing lost; ±: half of {what}"
     return _heat_map(table, columns=methods, rows=list(names.values()), title=title)
 
 
@@ -207,6 +205,18 @@ def _panel(drawn: hv.Overlay, title: str, names: Sequence[str], *, place: int, b
         "legend_opts": small if place == beside else {},
     }
     return both(framed(drawn, title=title, size=(300, 240), legend="right"), bokeh={**room, **shown}, mpl=shown)
+
+
+def _severities(rows: pd.DataFrame) -> dict[str, object]:
+    """The horizontal axis: severities, or the budgets that they stand for."""
+    first, last = float(rows["severity"].min()), float(rows["severity"].max())
+    margin = 0.04 * (last - first or 1)
+    limits = {"xlim": (first - margin, last + margin)}
+    if "radius" not in rows:
+        return {"xlabel": "severity", "xticks": sorted(rows["severity"].unique()), **limits}
+    budgets = rows.drop_duplicates("severity").sort_values("severity")
+    ticks = [(severity, f"{radius:g}") for severity, radius in budgets[["severity", "radius"]].itertuples(index=False)]
+    return {"xlabel": f"budget ({budgets['unit'].iloc[0]})", "xticks": ticks, **limits}
 
 
 def _reach(rows: pd.DataFrame) -> tuple[float, float]:

@@ -6,8 +6,10 @@ import inspect
 
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from labkit.corruptions import CORRUPTIONS, SEVERITIES, context
+from labkit.data.missing import weights_by_label
 from labkit.types import Embeddings
 
 NAMES = list(CORRUPTIONS)
@@ -122,12 +124,26 @@ def test_masked_features_become_their_training_mean(severity, share, data):
 def test_missing_items_are_lost_at_random(severity, share, data):
     there = data.present["text"]
     lost = there & ~corrupted("missing_modality", data, severity).present["text"]
-    assert (lost.sum() / there.sum()).item() == pytest.approx(share, abs=0.06)
+    assert binomtest(int(lost.sum()), int(there.sum()), share).pvalue > 1e-3
+
+
+@pytest.mark.parametrize(("severity", "share"), [(1, 0.1), (3, 0.3), (5, 0.5)])
+def test_items_missing_by_label_are_lost_at_the_rate_of_their_class(severity, share, shared_latent):
+    many = shared_latent(3000, 3, missing=0.2)
+    label = torch.arange(3000) % 7 % 4  # two classes twice as large as the others
+    many = Embeddings(key=many.key, z=many.z, present=many.present, label=label)
+    there, weight = many.present["text"], weights_by_label(many, "text")
+    lost = there & ~corrupted("missing_by_label", many, severity).present["text"]
+    assert abs(int(lost.sum()) / int(there.sum()) - share) < 0.04
+    for code in range(4):
+        rows = there & (label == code)
+        rate = share * float(weight[rows][0])
+        assert binomtest(int(lost[rows].sum()), int(rows.sum()), rate).pvalue > 1e-3, code
 
 
 def test_draws_are_nested_in_severity(data):
     """What is lost at one severity is lost at the next, so that a sample's curve is one story."""
     for earlier, later in zip(SEVERITIES, SEVERITIES[1:], strict=False):
-        for name in ("feature_masking", "missing_modality"):
+        for name in ("feature_masking", "missing_modality", "missing_by_label"):
             a, b = (corrupted(name, data, s).z["text"] != data.z["text"] for s in (earlier, later))
             assert not (a & ~b).any()

@@ -94,6 +94,26 @@ def test_other_severities_are_refused(name, severity, items):
         corruption(items[corruption.kind][0], severity=severity, key="duck")
 
 
+NOTHING = {
+    "text": {"an empty sentence": ("", " \n")},
+    "image": {"a picture without pixels": (Image.new("RGB", (0, 8)),)},
+    "audio": {
+        "a sound without samples": (np.zeros(0, dtype=np.float32),),
+        "a sound with samples that are not finite": (np.full(8000, np.nan, dtype=np.float32),),
+    },
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_items_without_content_are_refused_by_name(name):
+    corruption = raw.get(name)
+    for what, items in NOTHING[corruption.kind].items():
+        for item in items:
+            with pytest.raises(ValueError, match=f"the item of 'duck' is {what}: there is nothing to corrupt"):
+                corruption(item, severity=1, key="duck")
+            assert corruption(item, severity=0, key="duck") is item
+
+
 def test_an_unknown_name_answers_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'gaussian_noise'"):
         raw.get("gausian_noise")

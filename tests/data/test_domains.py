@@ -16,7 +16,8 @@ TWO = ("image", "text")
 
 
 def load(domain: dict[str, object], *, seed: int = 0, **values: object) -> samples.Samples:
-    return samples.load(RunConfig.model_validate({"data": {"modalities": TWO, "domain": domain} | values, "seed": seed}))
+    shifted = {"modalities": TWO, "domain": domain} | values
+    return samples.load(RunConfig.model_validate({"data": shifted, "seed": seed}))
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,9 @@ def test_speech_of_another_language_comes_from_the_encoder_of_the_run() -> None:
     [
         (
             {"train": "drawng"},
-            "data.domain.train names 'drawng', which is not a kind of stamps; did you mean 'drawing'? there are drawing",
+            "data.domain.train names 'drawng', which is not a kind of stamps; did you mean 'drawing'? there are draw",
         ),
-        ({"test": "sketch"}, "data.domain.test names 'sketch', which is not a kind of stamps; there are drawing, photo"),
+        ({"test": "sketch"}, "data.domain.test names 'sketch', which is not a kind of stamps; there are drawing, ph"),
         ({"test_items": {"txt": "text_fr"}}, "names 'txt', which is not one of data.modalities; did you mean 'text'?"),
         ({"test_items": {"text": "text_rf"}}, "names 'text_rf', which is not a modality of stamps; did you mean"),
         (
@@ -119,7 +120,7 @@ def test_a_split_without_samples_of_the_kind_is_refused(toy, monkeypatch: pytest
     table = data.table("toy_things")
     table["kind"] = np.where(table["key"] == whole, "sketch", "photo")
     monkeypatch.setattr("labkit.data.domains.data.table", lambda name, options=None: table)
-    with pytest.raises(ConfigError, match=r"data.domain leaves no test sample: none of the \d+ of this split is of the k"):
+    with pytest.raises(ConfigError, match=r"data.domain leaves no test sample: none of the \d+ of this split is"):
         load({"test": "sketch"}, dataset="toy_things")
 
 
@@ -136,5 +137,5 @@ def test_modalities_of_a_file_may_stand_for_each_other_where_they_are_as_wide(tm
     values = {"dataset": str(tmp_path / "mine.npz"), "modalities": ("a", "b")}
     found, whole = load({"test_items": {"b": "c"}}, **values), data.load(tmp_path / "mine.npz")
     assert torch.equal(found.test.z["b"], whole.z["c"][np.isin(whole.key, found.test.key)])
-    with pytest.raises(ConfigError, match="'c' with 5 features stand for 'a' with 4: they must come from the same encod"):
+    with pytest.raises(ConfigError, match="'c' with 5 features stand for 'a' with 4: they must come from the same"):
         load({"test_items": {"a": "c"}}, **values)

@@ -37,19 +37,36 @@ def there(data: Embeddings) -> torch.Tensor:
 
 
 @settings(max_examples=30, deadline=None)
-@given(share=st.floats(0, 1), seed=st.integers(0, 99), by=st.sampled_from(["chance", "label"]))
-def test_every_sample_keeps_an_item_and_none_comes_back(share: float, seed: int, by: str) -> None:
+@given(part=st.floats(0, 1), seed=st.integers(0, 99), by=st.sampled_from(["chance", "label"]))
+def test_every_sample_keeps_an_item_and_none_comes_back(part: float, seed: int, by: str) -> None:
+    """Of samples that lack items already, any part of what can be missing at most."""
     n = 60
     had = torch.rand(n, 3, generator=seeded(seed)) < 0.7
     had[:, 0] |= ~had.any(dim=1)
     whole = made(n, seed=seed)
     before = whole.with_z(whole.z, dict(zip("abc", had.T, strict=True)))
+    share = part * (int(had.sum()) - n) / int(had.sum())
     after = drop_items(before, share, seeded(seed), by=by)
     left = there(after)
     assert left.any(dim=1).all()
     assert not (left & ~had).any()
     assert all((after.z[m][~after.present[m]] == 0).all() for m in "abc")
-    assert int(had.sum()) - int(left.sum()) == min(round(share * int(had.sum())), int(had.sum()) - n)
+    assert int(had.sum()) - int(left.sum()) == round(share * int(had.sum()))
+
+
+def test_more_than_can_be_missing_is_refused_with_the_largest_share() -> None:
+    data = made(100, "ab")
+    assert int(there(drop_items(data, 0.5, seeded())).sum()) == 100
+    with pytest.raises(
+        ValueError, match=r"data.missing is 0.7: 140 of 200 items .* that 100 can be; give a share up to 0.5"
+    ):
+        drop_items(data, 0.7, seeded())
+    partly = data.with_z(data.z, {"a": data.present["a"], "b": torch.arange(100) < 80})
+    with pytest.raises(
+        ValueError, match=r"90 of 180 items .* so that 80 can be; give a share up to 0.444, or more mod"
+    ):
+        drop_items(partly, 0.5, seeded(), by="label")
+    assert int(there(drop_items(partly, 0.444, seeded())).sum()) == 100
 
 
 @pytest.mark.parametrize("share", SHARES)
@@ -64,8 +81,9 @@ def test_rates_by_chance_hit_the_share_in_every_modality_and_class(share: float,
             assert binomtest(lost, n, share).pvalue > 1e-4, (m, code, lost / n)
 
 
-def test_items_are_lost_by_chance_independently_of_the_sample_before_and_after(share: float = 0.3) -> None:
+def test_items_of_a_sample_are_lost_independently_but_for_the_one_that_stays() -> None:
     """With three items, of which one stays, two are lost as often as the formula of the keeper says."""
+    share = 0.3
     lost = (~there(drop_items(made(20_000), share, seeded(2)))).sum(dim=1)
     assert int(lost.max()) == 2
     # independent draws q with q - q^3 / 3 = share: two or three lost ones leave one
@@ -113,7 +131,8 @@ def test_the_order_of_classes_is_that_of_their_names_and_differs_between_modalit
         label_names=data.label_names[::-1],
     )
     assert torch.equal(weights_by_label(data, "a"), weights_by_label(renamed, "a"))
-    orders = {tuple(weights_by_label(data, m)[[int((data.label == c).nonzero()[0]) for c in range(5)]].argsort().tolist()) for m in "abc"}
+    of_each = [int((data.label == c).nonzero()[0]) for c in range(5)]
+    orders = {tuple(weights_by_label(data, m)[of_each].argsort().tolist()) for m in "abc"}
     assert len(orders) > 1
 
 
@@ -143,7 +162,7 @@ def test_rates_by_label_differ_also_where_one_of_two_items_stays() -> None:
 def test_missing_by_label_needs_labels() -> None:
     data = made(20)
     plain = Embeddings(key=data.key, z=data.z)
-    with pytest.raises(ValueError, match=r"the samples have no labels; let them be missing by chance \(data.missing_by"):
+    with pytest.raises(ValueError, match=r"the samples have no labels; let them be missing by chance \(data.mis"):
         drop_items(plain, 0.3, seeded(), by="label")
     one = Embeddings(key=data.key, z=data.z, label=torch.zeros(20, dtype=torch.long))
     with pytest.raises(ValueError, match="the samples have one class only"):

@@ -69,7 +69,8 @@ def test_items_masks_and_names_stay_what_they_were(share: float, seed: int, miss
 
 def test_shares_are_nested_and_seeds_differ() -> None:
     before = made()
-    chosen = [set(np.flatnonzero(wrong_pairs(before, shuffle_pairs(before, share, seed=2)))) for share in (0.1, 0.3, 0.5)]
+    shuffled = (shuffle_pairs(before, share, seed=2) for share in (0.1, 0.3, 0.5))
+    chosen = [set(np.flatnonzero(wrong_pairs(before, after))) for after in shuffled]
     assert chosen[0] < chosen[1] < chosen[2]
     assert chosen[1] != set(np.flatnonzero(wrong_pairs(before, shuffle_pairs(before, 0.3, seed=3))))
     assert torch.equal(shuffle_pairs(before, 0.3, seed=2).z["b"], shuffle_pairs(before, 0.3, seed=2).z["b"])
@@ -85,7 +86,7 @@ def test_single_items_and_no_share_change_nothing() -> None:
 
 
 def test_what_cannot_be_wrong_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data.shuffled is 0.01: 1 of 100 paired training samples were to get an item of"):
+    with pytest.raises(ValueError, match=r"data.shuffled is 0.01: 1 of 100 paired training samples were to get an it"):
         shuffle_pairs(made(100, missing=0.0), 0.01, seed=0)
     with pytest.raises(ValueError, match="of another group than their other items, which cannot be done"):
         shuffle_pairs(made(20, missing=0.0, group_size=20), 0.5, seed=0)

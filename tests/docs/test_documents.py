@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from labkit import run, variants
+from labkit.cli import app
 from labkit.config import ConfigError, RunConfig, TrainingConfig
 from labkit.data.pairing import unpair
 from labkit.losses import LOSSES
+from labkit.store import Store
 from labkit.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
@@ -63,6 +67,23 @@ def test_readme_diagnoses_a_turned_copy(capsys):
     found = capsys.readouterr().out.splitlines()
     assert found[0].startswith("Copy up to rotation, shift and scale: text is image up to rotation")
     assert len(block.strip().splitlines()) <= 10
+
+
+def test_readme_runs_on_data_that_is_worse(tmp_path):
+    (block,) = re.findall(r"```sh\n(.*?)```", _section("## Robustness"), flags=re.S)
+    for line in block.strip().splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "labkit"
+        quick = ["--training", "epochs=1"] if "ot" in arguments else []
+        result = CliRunner().invoke(app, [*arguments, *quick, "--runs", str(tmp_path)])
+        assert result.exit_code == 0, result.output
+    by_label, unbalanced, shifted = (Store(tmp_path).open(name) for name in ("cca", "ot", "procrustes"))
+    assert set(by_label.scores()["corruption"]) >= {"missing_modality", "missing_modality+barycentric"}
+    assert by_label.config["data"]["missing_by"] == "label"
+    assert unbalanced.config["data"]["shuffled"] == 0.2
+    assert unbalanced.config["options"]["tau"] == 0.5
+    kinds = shifted.points().groupby("split")["kind"].unique().map(list).to_dict()
+    assert kinds == {"train": ["drawing"], "validation": ["drawing"], "test": ["photo"]}
 
 
 @pytest.fixture
@@ -178,6 +199,28 @@ def test_the_claims_in_the_readme_have_the_verdicts_of_the_committed_results():
     told = re.findall(r"(\d+) (hold|do not hold|are undecided|are not tested)", text)
     verdicts = {"hold": "holds", "do not hold": "does not hold", "are undecided": "undecided"}
     assert {verdicts.get(words, "not tested"): int(n) for n, words in told} == counts.to_dict()
+
+
+def test_what_is_kept_in_the_readme_is_what_the_committed_curves_give():
+    from labkit import results, stats
+    from labkit.claims import load
+
+    share = load().test_share
+    scores = stats.fully_measured(results.read("robustness")[0])
+    scores = scores[~scores["corruption"].str.startswith("missing")]
+    numbers = stats.curve_numbers(stats.seed_curves(scores, metric="recall_at_10"))
+    kept = stats.over_all(numbers)[["corruption", "corrupted", "method", "seed", "kept"]]
+    means = stats.summarize_numbers(kept, test_share=share).set_index("method")
+    found = stats.compare_numbers(numbers, number="kept", baseline="clip", by=(), test_share=share).set_index("method")
+    rows = [[cell.strip(" `") for cell in line.split("|")] for line in _section("## Robustness").splitlines()]
+    rows = [row for row in rows if len(row) == 7 and row[1] in means.index]
+    assert {row[1] for row in rows} == set(means.index)
+    for _, method, _, told, difference, seeds, _ in rows:
+        mean = means.loc[method]
+        assert (told, int(seeds)) == (f"{mean.value:.3f} [{mean.low:.3f}, {mean.high:.3f}]", mean.seeds), method
+        if method != "clip":
+            d = found.loc[method]
+            assert difference == f"{d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", method
 
 
 def test_the_study_uses_the_best_of_the_recorded_search():

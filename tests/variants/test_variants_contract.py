@@ -148,6 +148,37 @@ def test_one_modality_can_be_embedded_alone(case):
     assert aligner.embed(test.select([m])).z[m].allclose(aligner.embed(test).z[m], atol=1e-6)
 
 
+def test_it_has_a_gradient_for_features_that_require_one(case):
+    """It says by how much a random projection of the embedding changes, and is not zero."""
+    name, aligner, test = case
+    generator = torch.Generator().manual_seed(0)
+    for m in test.modalities:
+        rows = test.present[m].nonzero().flatten()[:8]
+        x = test.z[m][rows].clone().requires_grad_()
+        weights = torch.randn(8, aligner.embed(test).z[m].shape[1], generator=generator)
+
+        def value(v: torch.Tensor, m: str = m, weights: torch.Tensor = weights) -> torch.Tensor:
+            return (aligner.embed(Embeddings(key=test.key[:8], z={m: v})).z[m] * weights).sum()
+
+        (slope,) = torch.autograd.grad(value(x), x)
+        assert torch.isfinite(slope).all()
+        assert (slope.norm(dim=1) > 0).all(), name
+        step = 1e-3 * slope / slope.norm()  # along the gradient, where rounding weighs least
+        change = float(value(x.detach() + step) - value(x.detach() - step))
+        assert change == pytest.approx(2 * float((step * slope).sum()), rel=0.05)
+
+
+def test_it_keeps_no_graph_unless_features_require_a_gradient(case):
+    _, aligner, test = case
+    asked = {m: v.clone().requires_grad_() for m, v in test.z.items()}
+    with torch.no_grad():
+        assert not any(v.requires_grad for v in aligner.embed(test.with_z(asked)).z.values())
+    plain, with_graph = aligner.embed(test), aligner.embed(test.with_z(asked))
+    for m in test.modalities:
+        assert plain.z[m].grad_fn is None
+        assert plain.z[m].equal(with_graph.z[m].detach())
+
+
 def gain(aligner: AlignerBase, data: Embeddings) -> float:
     """Recall@1 on the last third of `data`, mean over directions, above that of the floor."""
     test = parts(data)[2]

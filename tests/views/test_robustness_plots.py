@@ -14,6 +14,7 @@ from labkit import stats, views
 from labkit.conditions import canonical
 from labkit.corruptions import CORRUPTIONS
 from labkit.corruptions.raw import RAW
+from labkit.views._style import kinds
 from labkit.views.colors import VARIANT
 from labkit.views.robustness_plots import FAMILIES, OTHER, family_of
 
@@ -206,9 +207,15 @@ def test_tables_that_cannot_be_drawn_are_refused(curves, shares) -> None:
     levels = stats.curve_levels(curves)
     with pytest.raises(ValueError, match="there are corruptions of blur, features"):
         views.robustness_panels(levels, metric="mrr", family="audio")
-    with pytest.raises(ValueError, match=r"lacking: \['chance'\]"):
-        views.robustness_panels(levels.drop(columns="chance"), metric="mrr")
+    with pytest.raises(ValueError, match=r"lacking: \['seeds'\]"):
+        views.robustness_panels(levels.drop(columns="seeds"), metric="mrr")
     with pytest.raises(ValueError, match="kept or area; got 'drop'"):
         views.robustness_overview(stats.curve_numbers(curves), metric="mrr", number="drop")
     with pytest.raises(ValueError, match="lacking: rows"):
         views.failure_histogram(shares.iloc[:0])
+
+
+def test_intervals_that_differ_in_their_seeds_alone_are_told_together() -> None:
+    t, bootstrap = "95% t over {} seeds, corrected", "95% bootstrap over {} seeds x 598 groups"
+    told = kinds([t.format(5), bootstrap.format(5), t.format(10), t.format(5), "none: 1 seed"])
+    assert told == f"{bootstrap.format(5)} | {t.format('5-10')} | none: 1 seed"

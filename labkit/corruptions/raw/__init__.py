@@ -52,10 +52,14 @@ class Raw:
         """The item at a severity; at 0 the item itself.
 
         Raises:
-            ValueError: a severity outside 0..5.
+            ValueError: a severity outside 0..5, or an item in which there is nothing to corrupt.
         """
         strength = level(severity, self.levels)
-        return item if severity == 0 else self.apply(item, strength, _generator(key, seed))
+        if severity == 0:
+            return item
+        if found := _nothing(item, self.kind):
+            raise ValueError(f"the item of {key!r} is {found}: there is nothing to corrupt")
+        return self.apply(item, strength, _generator(key, seed))
 
 
 def raw(name: str, *, kind: Kind, levels: tuple[float, ...], unit: str) -> Callable[[Callable[..., Any]], Raw]:
@@ -79,6 +83,17 @@ def get(name: str) -> Raw:
 def names(kind: Kind | None = None) -> list[str]:
     """Names of all raw corruptions, or of those of one kind of items."""
     return [name for name in RAW.names() if kind in (None, get(name).kind)]
+
+
+def _nothing(item: Any, kind: Kind) -> str:
+    """Why an item cannot be corrupted, empty where it can."""
+    if kind == "text":
+        return "" if item.strip() else "an empty sentence"
+    if kind == "image":
+        return "" if all(item.size) else "a picture without pixels"
+    if not len(item):
+        return "a sound without samples"
+    return "" if np.isfinite(item).all() else "a sound with samples that are not finite"
 
 
 def _generator(key: str, seed: int) -> np.random.Generator:

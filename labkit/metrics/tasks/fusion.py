@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch.nn.functional import normalize
 
 from labkit.imputation import Imputation, others
-from labkit.metrics.retrieval import mrr, recall_at_10
+from labkit.metrics.retrieval import curve_scores
 from labkit.metrics.tasks import TASKS
 from labkit.types import Embeddings, Score
 
@@ -68,6 +68,5 @@ class FusedRetrieval:
                     {source: unit[a] + unit[b], target: searched},
                     {source: counted[a] & counted[b], target: counted[target]},
                 )
-                found = [score for metric in (recall_at_10, mrr) for score in metric(both, both)]
-                scores += [replace(s, name=f"fused_{s.name}") for s in found if s.source == source]
+                scores += [replace(s, name=f"fused_{s.name}") for s in curve_scores(both, [(source, target)])]
         return scores
