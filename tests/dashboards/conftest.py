@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode, urlparse
 
 import numpy as np
 import pandas as pd
@@ -15,6 +24,8 @@ from labkit.config import EvaluationConfig, RunConfig, TrainingConfig
 from labkit.run import execute
 from labkit.store import Run, Store
 
+ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio",
+             "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
 HOSTILE = "<script>window.hacked = 1</script>\"><img src=x onerror='window.hacked = 1'>"
 
 
@@ -94,3 +105,96 @@ def hostile_run() -> Callable[..., Run]:
 def failed_run() -> Callable[[Path], Run]:
     """Makes a failed run in a folder."""
     return make_failed
+
+
+@pytest.fixture(scope="session")
+def served_root(runs_root, hostile_run, failed_run, tmp_path_factory) -> Path:
+    """The real runs, a hostile one and a failed one."""
+    folder = tmp_path_factory.mktemp("served") / "runs"
+    shutil.copytree(runs_root, folder)
+    hostile_run(folder)
+    failed_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def address(served_root):
+    """`panel serve dashboards` on a free port, in its own process group."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    log = served_root.parent / "serve.log"
+    command = [sys.executable, "-m", "panel", "serve", "dashboards", "--port", str(port)]
+    environment = {**os.environ, "LABKIT_RUNS": str(served_root), "OMP_NUM_THREADS": "1"}
+    with log.open("w") as out:
+        server = subprocess.Popen(
+            command, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+    try:
+        _wait_for(port, server, log)
+        yield f"http://localhost:{port}/dashboards"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=20)
+    told = log.read_text()
+    # a page that closes while a message is on its way leaves a traceback of tornado's alone
+    assert not re.search(r'File ".*/(dashboards|labkit|panel|holoviews|param)/', told), told
+    assert "WARNING" not in told, told
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, which continuous integration must have."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no chromium: continuous integration has to install it")
+        pytest.skip("no chromium: install it to test the dashboard in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    with api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Opens the dashboard with a query; afterwards there must have been no console error and no outside request."""
+    troubles: list[str] = []
+    context = browser.new_context(viewport={"width": 1500, "height": 1150}, accept_downloads=True)
+
+    def watch_request(request) -> None:
+        place = urlparse(request.url)
+        if place.scheme not in ("data", "blob") and place.hostname != "localhost":
+            troubles.append(f"outside request: {request.url}")
+
+    def watch_console(message) -> None:
+        if message.type == "error":
+            troubles.append(f"console: {message.text}")
+
+    def open_page(**query: str):
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("request", watch_request)
+        page.on("console", watch_console)
+        page.on("pageerror", lambda error: troubles.append(f"script: {error}"))
+        page.goto(f"{address}?{urlencode(query)}")
+        page.wait_for_selector(".lk-states")
+        return page
+
+    yield open_page
+    context.close()
+    assert not troubles
+
+
+def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
+    for _ in range(600):
+        if server.poll() is not None:
+            pytest.fail(f"the server ended: {log.read_text()}")
+        try:
+            socket.create_connection(("localhost", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail(f"the server did not start: {log.read_text()}")
