@@ -102,7 +102,7 @@ def test_the_address_restores_the_page_and_the_theme_keeps_it(visit, served_root
     light = maps(page)["image"]["background"]
     assert run[-10:] in page.get_by_label("Run", exact=True).locator("option:checked").inner_text()
     assert page.get_by_label("Color").input_value() == "split"
-    assert page.get_by_label("Projection").input_value() == "pca"
+    assert page.get_by_label("Projection").input_value() == "PCA"
     page.get_by_text("Robustness", exact=True).click()
     page.get_by_text("The same in numbers").wait_for()
     page.get_by_text("Runs", exact=True).click()
