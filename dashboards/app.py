@@ -14,7 +14,7 @@ import holoviews as hv
 import panel as pn
 import param
 
-from dashboards import items, parts, readiness, url
+from dashboards import items, parts, readiness, styles, url
 from dashboards.catalog import Listing
 from dashboards.page import Page
 from dashboards.page_compare import ComparePage
@@ -190,7 +190,11 @@ class App:
         again.on_click(lambda _: self.refresh(fresh=True))
         theme.on_click(lambda _: self._retheme())
         template = pn.template.BootstrapTemplate(
-            title="labkit", theme="dark" if self.session.dark else "default", header_background="#1b1f24"
+            title="labkit",
+            theme="dark" if self.session.dark else "default",
+            header_background=styles.HEADER,
+            design=styles.Compact,
+            raw_css=[styles.PAGE],
         )
         main: Any = template.main
         main.append(pn.Column(self._bar.view, self.message, self._tabs, sizing_mode="stretch_width"))
@@ -210,10 +214,10 @@ class _Bar:
     def __init__(self, dark: bool) -> None:
         self.find = pn.widgets.TextInput(label="Find", placeholder="method, seed, modality ...", width=170)
         self.pick = pn.widgets.Select(label="Run", width=430)
-        self.states = pn.pane.HTML("", margin=(18, 8))
+        self.states = pn.pane.HTML("", margin=(18, 8, 0, 8))
         self.ready = pn.pane.HTML("", sizing_mode="stretch_width", margin=(0, 10))
-        self.again = pn.widgets.Button(label="Reload runs", width=110, margin=(23, 5))
-        self.theme = pn.widgets.Button(label=f"{'Light' if dark else 'Dark'} theme", width=110, margin=(23, 5))
+        self.again = pn.widgets.Button(label="Reload runs", width=100, margin=(20, 5, 0, 5))
+        self.theme = pn.widgets.Button(label=f"{'Light' if dark else 'Dark'} theme", width=100, margin=(20, 5, 0, 5))
         row = pn.FlexBox(self.pick, self.find, self.states, self.again, self.theme, align_items="center")
         self.view = pn.Column(row, self.ready, sizing_mode="stretch_width")
         self._listing: Listing | None = None
