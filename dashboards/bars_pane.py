@@ -11,6 +11,7 @@ import pandas as pd
 import panel as pn
 from bokeh.models import ColumnDataSource
 
+from dashboards.drawings import stretched
 from labkit import views
 
 NEAR = 0.03  # share of the axes within which a click finds a bar
@@ -85,10 +86,9 @@ class BarsPane:
             self._marks.append(source)
             layer(plot.state, source)
 
-        return overlay.opts(
-            width=None, responsive=True, height=300, min_width=240, hooks=[attach], toolbar="above",
-            legend_position=legend, backend="bokeh",
-        )  # fmt: skip
+        return stretched(overlay, min_width=240).opts(
+            height=300, hooks=[attach], toolbar="above", legend_position=legend, backend="bokeh"
+        )
 
     def _data(self) -> dict[str, list[float]]:
         rows = self.places[self.places["bar"] == self.chosen]

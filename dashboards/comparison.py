@@ -1,44 +1,21 @@
-"""Runs against runs: methods, each a configuration under several seeds, and everything they are compared by, cached.
-
-Seeds are averaged only over runs of one configuration. A method is called by its variant, and by what differs from the
-usual configuration of that variant, as the cells of a study are.
-"""
+"""Runs of several methods on the same data, and everything they are compared by: read once, cached by their state."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from dashboards.catalog import Listing
 from dashboards.content import stamp
+from dashboards.methods import Method, data_of, methods
 from labkit import stats
 from labkit.store import Run, Store
 
-_LONGEST = 90  # letters of a method's name
 _EXACT = 1e-3  # how near the mean of per-sample values has to be to the score that is their mean
-
-
-@dataclass(frozen=True)
-class Method:
-    """Complete runs of one configuration, one per seed.
-
-    Attributes:
-        label: what it is called, unique in a listing.
-        variant: its variant.
-        ids: the newest run of each seed, oldest first.
-        seeds: of the runs.
-    """
-
-    label: str
-    variant: str
-    ids: tuple[str, ...]
-    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -74,22 +51,30 @@ class Comparison:
         """See `labkit.stats.compare`; tests over seeds are corrected for the overlap of their splits."""
         return _differences(self, metric, source, target, baseline)
 
+    @property
+    def trained(self) -> frozenset[str]:
+        """Methods that were trained step by step, and wrote a log of it."""
+        return _trained(self)
 
-def comparable(listing: Listing, run_id: str, *, every: bool = False) -> Comparison:
+    def histories(self, cells: Iterable[str]) -> dict[str, list[pd.DataFrame]]:
+        """Logs of the trainings of some methods; a closed form has none."""
+        return {cell: _logs(self, cell) for cell in cells}
+
+
+def comparable(listing: Listing, run_id: str, *, data: str | None = None, every: bool = False) -> Comparison:
     """The complete runs on the same data as `run_id`, and none where it is not among them.
 
     Args:
         listing: all runs.
         run_id: the shown one.
+        data: of the runs; by default that of the shown one.
         every: all configurations; by default each variant in one of them, the shown run's own or else its usual one.
     """
-    same = [m for m in methods(listing, run_id) if _data(listing, m) == _data_of(listing, run_id)]
+    if run_id not in listing.records:
+        return of_methods(listing, [])
+    same = methods(listing, data or data_of(listing, run_id), run_id)
     if not every:
-        first: dict[str, Method] = {}
-        for method in same:
-            if method.variant not in first or run_id in method.ids:
-                first[method.variant] = method
-        same = list(first.values())
+        same = list({method.variant: method for method in reversed(same)}.values())[::-1]
     return of_methods(listing, same)
 
 
@@ -98,91 +83,6 @@ def of_methods(listing: Listing, chosen: Iterable[Method]) -> Comparison:
     pairs = [(run_id, method.label) for method in chosen for run_id in method.ids]
     ids, cells = tuple(i for i, _ in pairs), tuple(label for _, label in pairs)
     return Comparison(str(listing.root), ids, cells, tuple(stamp(Run(listing.root / i)) for i in ids))
-
-
-def methods(listing: Listing, run_id: str) -> list[Method]:
-    """All methods with a complete run; those on the same data as `run_id` first, the usual one of each variant first.
-
-    Nothing where `run_id` is not complete. The usual configuration of a variant is that with most seeds on this data.
-    """
-    complete = {i: r for i, r in listing.records.items() if r["state"] == "complete"}
-    if run_id not in complete:
-        return []
-    data = _flat({"data": complete[run_id]["config"].get("data")})
-    found: dict[str, dict[int, str]] = {}
-    for i, record in complete.items():  # oldest first, so the newest of a seed stays
-        found.setdefault(_configuration(record), {})[record["seed"]] = i
-
-    def first(runs: dict[int, str]) -> Mapping[str, Any]:
-        return complete[next(iter(runs.values()))]
-
-    def order(runs: dict[int, str]) -> tuple[bool, str, int, str]:
-        record = first(runs)
-        own = _flat({"data": record["config"].get("data")}) == data
-        return (not own, record["variant"], -len(runs), min(complete[i]["created"] for i in runs.values()))
-
-    usual: dict[str, dict[str, Any]] = {}
-    made: list[Method] = []
-    names: set[str] = set()
-    for runs in sorted(found.values(), key=order):
-        record = first(runs)
-        config = _settings(record)
-        reference = {**usual.setdefault(record["variant"], config), **data}
-        label = _label(record["variant"], config, reference)
-        label = label if label not in names else f"{label} ({record['id'][-10:]})"
-        names.add(label)
-        made.append(Method(label, record["variant"], tuple(runs.values()), tuple(runs)))
-    return made
-
-
-def config_diff(a: Mapping[str, Any], b: Mapping[str, Any]) -> pd.DataFrame:
-    """What differs between the records of two runs: setting, A, B; the seed only where it does, too."""
-    first, second = (
-        {**_flat(r["config"]), "code": str((r.get("git") or {}).get("commit") or "")[:10], "labkit": r.get("labkit")}
-        for r in (a, b)
-    )
-    names = [n for n in dict.fromkeys([*first, *second]) if first.get(n, "") != second.get(n, "")]
-    rows = [(n, _shown(first.get(n, "")), _shown(second.get(n, ""))) for n in names]
-    return pd.DataFrame(rows, columns=["setting", "A", "B"])
-
-
-def _data(listing: Listing, method: Method) -> object:
-    return _data_of(listing, method.ids[0])
-
-
-def _data_of(listing: Listing, run_id: str) -> object:
-    return listing.records[run_id]["config"].get("data")
-
-
-def _configuration(record: Mapping[str, Any]) -> str:
-    """All that decides a result but the seed, and not what was measured of it, as text."""
-    kept = {k: v for k, v in record["config"].items() if k not in ("seed", "evaluation")}
-    return json.dumps([record["variant"], kept], sort_keys=True)
-
-
-def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
-    flat = _flat(record["config"])
-    return {k: v for k, v in flat.items() if k not in ("seed", "variant") and not k.startswith("evaluation.")}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their path, as "options.epsilon"; lists are one setting."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        path = f"{prefix}{name}"
-        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) and value else {path: value}
-    return flat
-
-
-def _label(variant: str, config: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    names = [n for n in dict.fromkeys([*config, *reference]) if config.get(n) != reference.get(n)]
-    parts = [f"{n.rpartition('.')[2]}={_shown(config.get(n, 'default'))}" for n in names]
-    label = ", ".join([variant, *parts])
-    return label if len(label) <= _LONGEST else label[: _LONGEST - 1] + "…"
-
-
-def _shown(value: object) -> str:
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @lru_cache(maxsize=4)
@@ -232,3 +132,20 @@ def _test_share(runs: Comparison) -> float:
     counts = Run(Path(runs.root) / runs.ids[0]).points()["split"].value_counts()
     test, train = int(counts.get("test", 0)), int(counts.get("train", 0))
     return test / (test + train) if train else 0.0
+
+
+@lru_cache(maxsize=16)
+def _trained(runs: Comparison) -> frozenset[str]:
+    return frozenset(cell for run_id, cell in zip(runs.ids, runs.cells, strict=True) if _logged(runs, run_id))
+
+
+@lru_cache(maxsize=256)
+def _logs(runs: Comparison, cell: str) -> list[pd.DataFrame]:
+    own = [run_id for run_id, named in zip(runs.ids, runs.cells, strict=True) if named == cell]
+    logs = [Run(Path(runs.root) / run_id).history() for run_id in own if _logged(runs, run_id)]
+    return [log for log in logs if "step" in log]
+
+
+def _logged(runs: Comparison, run_id: str) -> bool:
+    log = Path(runs.root) / run_id / "log.jsonl"
+    return log.is_file() and log.stat().st_size > 0

@@ -8,41 +8,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import panel as pn
 import param
 
-from dashboards import frames, maps
-from dashboards.comparison import Method, methods
-from dashboards.items import card
-from dashboards.map_set import JOINT, MapSet
+from dashboards.better_map import BetterMap, grow
+from dashboards.boards import board
+from dashboards.claims_card import WAIT
+from dashboards.drawings import drawing
+from dashboards.methods import Method, data_of, data_sets, methods
 from dashboards.page import Page
-from dashboards.parts import legend, marked, notice, offer, table, text
+from dashboards.parts import marked, notice, offer, text
 from dashboards.session import Session
-from dashboards.versus import COLORS, Versus, painted, settings, versus
+from dashboards.trainings import TrainingCurves
+from dashboards.versus import COLORS, Versus, listed, obstacle, settings, versus
 from labkit import views
 from labkit.views import words
 
 ALL, OWN = "all in common", "the shown run's"
 _BASELINE = "clip"  # B until somebody chooses
 _OFFERED = 100  # methods in the select at a time; the filter finds the others
-_ROWS = [
-    "metric",
-    "direction",
-    "A",
-    "B",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "p_holm",
-    "effect_size",
-    "seeds",
-    "n",
-    "kind",
-]
-_WAIT = '<div class="lk-none lk-wait">computing ...</div>'
+_NUMBERS = {
+    "metric": ("metric", 190), "direction": ("direction", 165), "A": ("A", 75), "B": ("B", 75),
+    "difference": ("A less B", 85), "low": ("low", 75), "high": ("high", 75), "p": ("p", 60),
+    "p_holm": ("p (Holm)", 90), "effect_size": ("effect size", 100), "seeds": ("seeds", 70), "n": ("n", 65),
+    "kind": ("interval and test", 260),
+}  # fmt: skip
+_SETTINGS = {"setting": ("setting", 190), "A": ("A", 190), "B": ("B", 190)}
 
 
 class ComparePage(Page):
@@ -59,44 +51,48 @@ class ComparePage(Page):
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.versus: Versus | None = None
-        self.maps: MapSet | None = None
-        self._methods: dict[str, Method] = {}
         self._own = False
-        self._pick = pn.widgets.Select(label="B", width=430)
-        self._find = pn.widgets.TextInput(label="Find B", placeholder="method, setting ...", width=150)
-        self._metric = pn.widgets.Select(label="Metric", width=200)
-        self._seeds = pn.widgets.RadioButtonGroup(options=[ALL, OWN], value=ALL, align="end", margin=(5, 10))
-        self._measure = pn.widgets.Select(label="Measure of the training", width=220)
-        self._head, self._legend, self._card = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(3))
-        self._effects, self._settings, self._curves, self._numbers = (
-            pn.Column(sizing_mode="stretch_width") for _ in range(4)
-        )
-        self._grid = pn.FlexBox(sizing_mode="stretch_width", gap="4px")
-        self._better = {letter: pn.widgets.Button(label=f"Select where {letter} is better") for letter in "AB"}
+        self._usual = ""  # the B that the page itself has chosen
+        self._methods: dict[str, Method] = {}
+        self._data = pn.widgets.Select(label="Data of B", width=300)
+        self._pick = pn.widgets.Select(label="B", width=330)
+        self._find = pn.widgets.TextInput(label="Find B", placeholder="method, setting ...", width=140)
+        self._metric = pn.widgets.Select(label="Metric", width=180)
+        self._seeds = pn.widgets.Select(label="Seeds", options=[ALL, OWN], width=150)
+        self._head = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._effects, self._settings, self._numbers = (pn.Column(sizing_mode="stretch_width") for _ in range(3))
+        self.better, self.curves = BetterMap(session), TrainingCurves()
+        self._trained = pn.Card(self.curves.view, title="Training curves, a line per seed", styles=grow(1, 420))
         self._listen()
         self.view = self._layout()
 
     def show(self) -> None:
         """Offer what the shown run can be compared with, and compare."""
-        found = methods(self.session.listing, self.session.run)
-        self._methods = {m.label: m for m in found}
+        found = self.session.listing
+        names = data_sets(found)
+        asked = "" if self.other == self._usual else self.other  # what nobody chose follows the shown run
+        known = asked in found.records and found.records[asked]["state"] == "complete"
+        self._quietly(self._data, options={name: data for data, name in names.items()})
+        self._quietly(self._data, value=data_of(found, asked if known else self.session.run))
         self._compare()
 
     def mark(self) -> None:
         """Mark the selection in the maps; the card says how A and B do on the sample in focus."""
-        selection = self.session.selection
-        if self.maps is not None:
-            self.maps.mark(selection.mask, selection.focus, links=False)
-        self._card.object = self._told(selection.focus)
+        if self.versus is not None:
+            self.better.mark()
 
     @property
     def a(self) -> Method:
         """The method of the shown run."""
-        return next(m for m in self._methods.values() if self.session.run in m.ids)
+        run = self.session.run
+        own = methods(self.session.listing, data_of(self.session.listing, run), run)
+        return next(m for m in own if run in m.ids)
 
-    def _offer(self) -> None:
-        """Methods that the filter finds, and the chosen one."""
-        others = [m for m in self._methods.values() if self.session.run not in m.ids]
+    def _offer(self) -> Method | None:
+        """Methods that the filter finds; the chosen one."""
+        own = self.a
+        others = [m for m in methods(self.session.listing, str(self._data.value)) if m.ids != own.ids]
+        self._methods = {m.label: m for m in others}
         usual = [m for m in others if m.variant == _BASELINE][:1] or others[:1]
         wanted = next((m for m in others if self.other in m.ids), next(iter(usual), None))
         asked = str(self._find.value_input or "").lower().split()
@@ -104,52 +100,64 @@ class ComparePage(Page):
         labels = [m.label for m in others if m is wanted or m.label in found[:_OFFERED]]
         capped = f", the first {_OFFERED} offered" if len(found) > _OFFERED else ""
         self._quietly(self._pick, options=labels, value=None if wanted is None else wanted.label)
-        if wanted is not None and not self.other:  # an address says it in full
-            with param.parameterized.discard_events(self):
-                self.other = wanted.ids[-1]
-        self._find.description = f"{len(found)} of {len(others)} methods{capped}; those on the same data first"
+        self._find.description = f"{len(found)} of {len(others)} methods on these data{capped}"
+        return wanted
 
-    @param.depends("other", "seeds", watch=True)
     def _compare(self) -> None:
         """A and B are chosen: everything else is of them."""
-        self._offer()
-        b = self._methods.get(str(self._pick.value))
+        b, listing = self._offer(), self.session.listing
         if b is None:
-            self._empty("There is no other complete run to compare with: `labkit run --variant NAME` makes one.")
+            self._empty("There is no other method on these data: `labkit run --variant NAME` makes a run.")
             return
+        if self.other not in b.ids:  # an address says it in full
+            self._usual = b.ids[-1]
+            self._quietly(self, other=self._usual)
         self._quietly(self._seeds, value=self.seeds)
-        seed = int(self.session.listing.records[self.session.run]["seed"])
-        found = versus(self.session.listing, self.a, b, seed if self.seeds == OWN else None)
-        self.versus = found if found.seeds else None
-        if self.versus is None:
-            seeds = f"A has {_listed(self.a.seeds)}, B has {_listed(b.seeds)}"
-            self._empty(f"A and B have no {'such seed' if self.seeds == OWN else 'seed'} in common: {seeds}.")
+        seed = int(listing.records[self.session.run]["seed"]) if self.seeds == OWN else None
+        found = versus(listing, self.a, b, seed)
+        differ = settings(listing, found)
+        same = notice("A and B have the same settings.")
+        shown = board(differ, _SETTINGS, page_size=9) if len(differ) else same
+        self._settings.objects = [_about("Settings that differ"), shown]
+        if why := obstacle(listing, self.a, b, seed):
+            self._empty(why)
             return
-        self._head.object = _header(found)
-        self._settings.objects = [_about("Settings that differ"), _differing(settings(self.session.listing, found))]
-        self._show_curves()
-        self._numbers.objects = [pn.pane.HTML(_WAIT)]
-        self.session.later("versus", lambda: (found.metrics, found.table()), lambda made: self._tell(found, *made))
+        self.versus = found
+        self._head.object = _header(found, data_of(listing, self.a.ids[0]) != data_of(listing, b.ids[0]))
+        self.curves.measure = self.measure
+        self.curves.show(found.histories(), dict(zip((found.a.label, found.b.label), COLORS, strict=True)))
+        self._trained.visible = True
+        self._numbers.objects = [pn.pane.HTML(WAIT)]
+        self.session.later("versus", lambda: self._measured_of(found), lambda metrics: self._tell(found, metrics))
 
-    def _tell(self, found: Versus, metrics: list[str], rows: pd.DataFrame) -> None:
-        """The numbers are there."""
+    def _measured_of(self, found: Versus) -> list[str]:
+        """What was measured of both; what is shown first is in the caches then."""
+        if self.metric in found.metrics:
+            found.differences(self.metric)
+            found.points(self.metric)
+        return found.metrics
+
+    def _tell(self, found: Versus, metrics: list[str]) -> None:
+        """The numbers of the metric are there; those of all metrics take longer."""
         if found is not self.versus:
             return
+        if not metrics:
+            self._empty("A and B are not comparable, for no metric was measured of both.")
+            return
         with pn.io.hold():
-            self._numbers.objects = [
-                _about("All metrics, A less B on the same samples and seeds (p corrected by Holm over all rows)"),
-                table(rows[_ROWS], page_size=12),
-            ]
-            self._offer_metrics(metrics)
-            self._show_metric()
-
-    def _offer_metrics(self, metrics: list[str]) -> None:
-        self._own = True
-        try:
+            self._own = True
             self._metric.value = None
             offer(self._metric, metrics, first=self.metric)
-        finally:
             self._own = False
+            self._show_metric()
+        self.session.later("numbers", found.table, lambda rows: self._tell_all(found, rows))
+
+    def _tell_all(self, found: Versus, rows: pd.DataFrame) -> None:
+        if found is self.versus:
+            self._numbers.objects = [
+                _about("All metrics, A less B on the same samples and seeds (p corrected by Holm over all rows)"),
+                board(rows, _NUMBERS, page_size=12),
+            ]
 
     @param.depends("metric", watch=True)
     def _show_metric(self) -> None:
@@ -161,97 +169,40 @@ class ComparePage(Page):
             return
         rows = found.differences(metric)
         better = "above zero A is better" if rows["higher_is_better"].all() else "below zero A is better"
-        title = f"{words(metric)}: A less B; {better}"
         known = rows.dropna(subset=["low", "high"])
+        known = known.assign(direction=[f"{d} (n = {n})" for d, n in zip(known["direction"], known["n"], strict=True)])
         told = pn.pane.HTML(f'<div class="lk-none">{text("; ".join(dict.fromkeys(rows["kind"])))}</div>')
         if len(known):
+            title = f"{words(metric)}: A less B; {better}"
             drawn = views.effect_plot(known.drop(columns="kind"), title=title, xlabel="difference", name="direction")
-            self._effects.objects = [_drawing(drawn), told]
+            self._effects.objects = [drawing(drawn), told]
         else:
             self._effects.objects = [notice(f"{words(metric)}: no interval of the difference."), told]
-        self._show_maps(found, metric)
+        self.better.show(found, metric)
         self.mark()
 
-    def _show_maps(self, found: Versus, metric: str) -> None:
-        content, points = self.content, found.points(metric)
-        self.maps = None
-        for letter, rows in self._rows(points).items():
-            self._better[letter].param.update(
-                label=f"Select the {len(rows)} where {letter} is better", disabled=not len(rows)
-            )
-        if points.empty:
-            self._grid.objects, self._legend.object = [notice(f"{words(metric)} has no value per sample.")], ""
-            return
-        if not content.run.has("projections"):
-            told = f"Maps not computed for this run: `labkit project {content.run.id}` does it."
-            self._grid.objects, self._legend.object = [notice(told)], ""
-            return
-        frame = maps.frame(content, frames.chosen(self.session, content))
-        paint = painted(frame, content.index, points, (found.a.label, found.b.label))
-        self.maps = MapSet(content, frame, paint, on_area=self.session.selection.select, on_click=self._click)
-        sources = [m for m in frame.modalities if (points["source"] == m).any()]
-        self._grid.objects = [pn.Column(self.maps.panes[m].view, styles=_grow(1, 230)) for m in sources or [JOINT]]
-        self._legend.object = legend(paint.coloring, "", pd.Series(paint.values))
+    @param.depends("other", watch=True)
+    def _another(self) -> None:
+        if self.session.content is not None and not self._own:
+            self.show()
+
+    @param.depends("seeds", watch=True)
+    def _reseeded(self) -> None:
+        if self.session.content is not None:
+            self._compare()
 
     @param.depends("measure", watch=True)
-    def _show_curves(self) -> None:
-        found = self.versus
-        if found is None:
-            return
-        logs = found.histories()
-        measures = list(dict.fromkeys(c for log in sum(logs.values(), []) for c in log.select_dtypes("number")))
-        measures = [m for m in measures if m not in ("step", "epoch")]
-        silent = [notice(f"{label} is not trained step by step: it has no curve.") for label in logs if not logs[label]]
-        if not measures:
-            self._curves.objects = list(silent)
-            return
-        self._own = True
-        try:
-            offer(self._measure, measures, first="validation")
-            if self.measure in measures:
-                self._measure.value = self.measure
-        finally:
-            self._own = False
-        colors = dict(zip((found.a.label, found.b.label), COLORS, strict=True))
-        drawn = views.trainings(logs, measure=str(self._measure.value), colors=colors)
-        self._curves.objects = [self._measure, _drawing(drawn), *silent]
-
-    def _rows(self, points: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Samples for which A is better, and B, on the mean over their queries."""
-        mean = points.groupby("key")["value"].mean()
-        return {"A": self.content.rows_of(mean.index[mean > 0]), "B": self.content.rows_of(mean.index[mean < 0])}
-
-    def _select(self, letter: str) -> None:
-        if self.versus is not None:
-            self.session.selection.select(self._rows(self.versus.points(str(self._metric.value)))[letter])
-
-    def _click(self, row: int) -> None:
-        self.session.selection.focus = row
-
-    def _told(self, row: int | None) -> str:
-        """Card of a sample, with the numbers of both methods on it."""
-        if row is None or self.versus is None or self._metric.value is None:
-            return '<div class="lk-none">Click a point to see the thing behind it, and how A and B do on it.</div>'
-        points = self.versus.points(str(self._metric.value))
-        rows = points[(points["key"] == self.content.points["key"].iloc[row]).to_numpy()]
-        head = f"<tr><th>{text(words(str(self._metric.value)))}, query</th><th>A</th><th>B</th><th>seeds</th></tr>"
-        lines = [
-            f"<tr><td>{text(r.source)}</td><td>{r.A:.3f}</td><td>{r.B:.3f}</td><td>{r.seeds}</td></tr>"
-            for r in rows.itertuples()
-        ]
-        told = f'<table class="lk-num lk-versus">{head}{"".join(lines)}</table>' if lines else (
-            '<div class="lk-none">not a test sample of both under any of these seeds</div>'
-        )  # fmt: skip
-        return card(self.content, row) + told
+    def _measured(self) -> None:
+        self.curves.measure = self.measure
 
     def _empty(self, why: str) -> None:
-        self.versus = self.maps = None
-        self._head.object = f'<div class="lk-notice" role="alert">{marked(why)}</div>'
-        for place in (self._effects, self._settings, self._curves, self._numbers, self._grid):
-            place.objects = []
-        self._legend.object = ""
+        self.versus = None
+        self._head.object = f'<div class="lk-notice lk-warning" role="alert">{marked(why)}</div>'
+        self._effects.objects = self._numbers.objects = []
+        self._trained.visible = False
+        self.better.clear()
 
-    def _quietly(self, widget: Any, **values: Any) -> None:
+    def _quietly(self, widget: param.Parameterized, **values: Any) -> None:
         self._own = True
         try:
             widget.param.update(**values)
@@ -262,56 +213,33 @@ class ComparePage(Page):
         def sync(widget: Any, set_value: Any) -> None:
             widget.param.watch(lambda event: None if self._own or event.new is None else set_value(event.new), "value")
 
+        sync(self._data, lambda _: self._compare())
         sync(self._pick, lambda label: self.param.update(other=self._methods[label].ids[-1]))
         sync(self._metric, lambda name: self.param.update(metric=name))
         sync(self._seeds, lambda which: self.param.update(seeds=which))
-        sync(self._measure, lambda name: self.param.update(measure=name))
+        self.curves.param.watch(lambda event: self.param.update(measure=event.new), "measure")
         self._find.param.watch(lambda _: self._offer(), "value_input")
-        for letter, button in self._better.items():
-            button.on_click(lambda _, letter=letter: self._select(letter))
 
     def _layout(self) -> pn.Column:
-        controls = pn.FlexBox(self._pick, self._find, self._metric, pn.Column(pn.pane.HTML("Seeds"), self._seeds))
-        buttons = pn.FlexBox(*self._better.values(), gap="4px")
-        pictures = pn.Column(
-            _about("Where A is better, and where B: by query, the mean over targets and seeds"),
-            self._legend, buttons, self._grid, styles=_grow(4, 640),
+        controls = pn.FlexBox(self._data, self._pick, self._find, self._metric, self._seeds)
+        numbers = pn.FlexBox(
+            pn.Column(self._effects, styles=grow(3, 460)), pn.Column(self._settings, styles=grow(2, 420)),
+            align_items="start", gap="14px", sizing_mode="stretch_width",
         )  # fmt: skip
-        focus = pn.Card(self._card, title="The thing in focus", styles=_grow(1, 280), margin=(5, 5))
-        rows = (
-            (pn.Column(self._effects, styles=_grow(1, 420)), pn.Column(self._curves, styles=_grow(1, 420))),
-            (pictures, focus),
-            (pn.Column(self._settings, styles=_grow(1, 340)), pn.Column(self._numbers, styles=_grow(3, 640))),
+        trained = pn.FlexBox(self._trained, sizing_mode="stretch_width")
+        return pn.Column(
+            controls, self._head, numbers, self.better.view, self._numbers, trained, sizing_mode="stretch_width"
         )
-        boxes = [pn.FlexBox(*row, align_items="start", gap="14px", sizing_mode="stretch_width") for row in rows]
-        return pn.Column(controls, self._head, *boxes, sizing_mode="stretch_width")
-
-
-def _grow(share: int, width: int) -> dict[str, str]:
-    return {"flex": f"{share} 1 {width}px", "min-width": "0", "width": "auto"}
-
-
-def _drawing(drawn: Any) -> pn.pane.HoloViews:
-    """A drawing as wide as there is room."""
-    wide = drawn.opts(width=None, responsive=True, min_width=300, backend="bokeh")
-    return pn.pane.HoloViews(wide, backend="bokeh", linked_axes=False, sizing_mode="stretch_width")
 
 
 def _about(sentence: str) -> pn.pane.HTML:
     return pn.pane.HTML(f"<b>{text(sentence)}</b>", sizing_mode="stretch_width")
 
 
-def _differing(rows: pd.DataFrame) -> pn.viewable.Viewable:
-    return table(rows, page_size=12) if len(rows) else notice("A and B have the same settings.")
-
-
-def _header(of: Versus) -> str:
+def _header(of: Versus, other_data: bool) -> str:
     named = [
-        f'<b style="color:{color}">{letter}</b>: {text(m.label)} <span class="lk-mod">({_listed(m.seeds)})</span>'
+        f'<b style="color:{color}">{letter}</b>: {text(m.label)} <span class="lk-mod">({listed(m.seeds)})</span>'
         for letter, m, color in zip("AB", (of.a, of.b), COLORS, strict=True)
     ]
-    return f'<div class="lk-ab">{" &nbsp; ".join(named)}. Compared: {_listed(of.seeds)}.</div>'
-
-
-def _listed(seeds: Any) -> str:
-    return f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, sorted(seeds)))}"
+    more = " Trained on other data, tested on the same samples." if other_data else ""
+    return f'<div class="lk-ab">{" &nbsp; ".join(named)}. Compared: {listed(of.seeds)}.{more}</div>'

@@ -1,91 +1,116 @@
-"""Page Runs: leaderboard with intervals, paired differences to a baseline, the claims, and the state of every run."""
+"""Page Runs: leaderboard with intervals, paired differences to a baseline, trainings, claims, the state of every run.
+
+Only runs on the same data stand in one leaderboard, and only seeds of one configuration are averaged.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import panel as pn
 import param
 
+from dashboards.boards import board
+from dashboards.catalog import Listing
+from dashboards.claims_card import WAIT, claims_card
 from dashboards.comparison import Comparison, comparable
+from dashboards.drawings import drawing
+from dashboards.methods import data_of, data_sets
 from dashboards.page import Page
-from dashboards.parts import marked, notice, offer, table, text
+from dashboards.parts import notice, offer, text
+from dashboards.runs_list import runs_list
 from dashboards.session import Session
-from labkit import claims, results, views
-from labkit.config import ConfigError
-from labkit.store import StoreError
+from dashboards.trainings import TrainingCurves
+from labkit import views
 
 ONE, EVERY = "one per method", "all"
-_DIFFERENCES = ["variant", "difference", "low", "high", "p", "p_holm", "effect_size", "seeds", "n", "kind"]
-_LISTED = ["id", "variant", "seed", "state", "n", "modalities", "created (UTC)", "error"]
-_CLAIMS = ["id", "verdict", "effect", "low", "high", "p_holm", "p_against", "margin", "expect", "seeds", "n", "study",
-           "hypothesis", "reason"]  # fmt: skip
-_WAIT = '<div class="lk-none lk-wait">computing ...</div>'
+SHOWN = "of the shown run"
+_BOARD = {
+    "rank": ("rank", 60), "variant": ("method", 330), "value": ("mean", 80), "low": ("low", 75), "high": ("high", 75),
+    "chance": ("chance", 80), "seeds": ("seeds", 75), "n": ("n samples", 100), "interval": ("interval", 310),
+}  # fmt: skip
+_DIFFERENCES = {
+    "variant": ("method", 270), "difference": ("difference", 100), "low": ("low", 75), "high": ("high", 75),
+    "p": ("p", 65), "p_holm": ("p (Holm)", 90), "effect_size": ("effect size", 105), "seeds": ("seeds", 75),
+    "n": ("n pairs", 80), "kind": ("interval and test", 320),
+}  # fmt: skip
+_DOTS = 30  # methods that are drawn; the table has all
+_CURVES = 6  # methods whose training is drawn until somebody chooses
 
 
 class RunsPage(Page):
     """The page."""
 
     title = "Runs"
-    keep = ("metric", "direction", "baseline", "configurations")
+    keep = ("data", "metric", "direction", "baseline", "configurations", "measure")
     needs_run = False
 
+    data = param.String(default=SHOWN, doc="What the runs are on; by default what the shown run is on.")
     metric = param.String(default="recall_at_10", doc="Of the leaderboard.")
     direction = param.String(default="", doc="Of the metric.")
     baseline = param.String(default="clip", doc="Method that the others are compared with.")
     configurations = param.Selector(default=ONE, objects=[ONE, EVERY], doc="Which configurations of a method.")
+    measure = param.String(default="validation", doc="What the training curves show.")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self._runs: Comparison | None = None
+        self._listing: Listing | None = None
+        self._own = False
         self._selects = {
-            "metric": pn.widgets.Select(label="Metric", width=200),
-            "direction": pn.widgets.Select(label="Direction", width=200),
-            "baseline": pn.widgets.Select(
-                label="Baseline", description="Method that the others are compared with.", width=260
-            ),
+            "data": pn.widgets.Select(label="Data", width=330),
+            "metric": pn.widgets.Select(label="Metric", width=180),
+            "direction": pn.widgets.Select(label="Direction", width=180),
+            "baseline": pn.widgets.Select(label="Baseline", width=220),
         }
-        self._many = pn.widgets.Select.from_param(self.param["configurations"], label="Configurations", width=170)
-        self._updating = False
-        self._board, self._all = (pn.Column(sizing_mode="stretch_width") for _ in range(2))
-        self._verdicts = pn.Column(sizing_mode="stretch_width")
         for name, select in self._selects.items():
             select.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
-        claimed = pn.Card(
-            self._verdicts, title="Claims of the proposals, from the committed results of the studies",
-            collapsed=True, sizing_mode="stretch_width",
+        many = pn.widgets.Select.from_param(self.param["configurations"], label="Configurations", width=160)
+        self._drawn = pn.widgets.MultiChoice(label="Methods whose training is drawn", sizing_mode="stretch_width")
+        self._drawn.param.watch(lambda _: self._curve(), "value")
+        self.curves = TrainingCurves()
+        self.curves.param.watch(lambda event: self.param.update(measure=event.new), "measure")
+        self._about = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._board, self._all = (pn.Column(sizing_mode="stretch_width") for _ in range(2))
+        self._trained = pn.Card(
+            self._drawn, self.curves.view, title="Training curves, a line per seed", sizing_mode="stretch_width",
+            margin=(8, 5),
         )  # fmt: skip
-        claimed.param.watch(lambda event: None if event.new else self._judge(), "collapsed")
-        controls = pn.FlexBox(*self._selects.values(), self._many)
-        self.view = pn.Column(controls, self._board, claimed, self._all, sizing_mode="stretch_width")
+        self.view = pn.Column(
+            pn.FlexBox(*self._selects.values(), many), self._about, self._board, self._trained, claims_card(session),
+            self._all, sizing_mode="stretch_width",
+        )  # fmt: skip
 
     def show(self) -> None:
         """Offer the clean scores of the runs on the same data; list all runs below."""
         found = self.session.listing
-        listed = found.table
-        created = listed["created"].str.slice(0, 16).str.replace("T", " ")
-        listed = listed.assign(**{"created (UTC)": created}).sort_values("created", ascending=False)
-        self._all.objects = [
-            pn.pane.Markdown(f"**All runs in this folder** ({len(listed)})"),
-            table(listed[_LISTED], page_size=15),
-            *[notice(problem, warning=True) for problem in found.problems],
-        ]
+        if found is not self._listing:
+            self._listing = found
+            self._all.objects = runs_list(found, self._open)
         self._compute()
 
-    @param.depends("configurations", watch=True)
+    @param.depends("measure", watch=True)
+    def _measured(self) -> None:
+        self.curves.measure = self.measure
+
+    @param.depends("configurations", "data", watch=True)
     def _compute(self) -> None:
-        found, run, every = self.session.listing, self.session.run, self.configurations == EVERY
-        runs = self._runs = comparable(found, run, every=every) if run else None
-        if runs is None or not runs.ids:
-            self._empty()
+        found, run = self.session.listing, self.session.run
+        names = data_sets(found)
+        if not names:
+            self._empty("No complete run yet: `make demo` or `labkit run --variant NAME` makes some.")
             return
-        self._board.objects = [pn.pane.HTML(_WAIT)]
+        own = names[data_of(found, run)] if run in found.records else next(iter(names.values()))
+        self._put("data", list(names.values()), str, wanted=own if self.data == SHOWN else self.data)
+        chosen = next(key for key, name in names.items() if name == self._selects["data"].value)
+        runs = self._runs = comparable(found, run, data=chosen, every=self.configurations == EVERY)
+        self._board.objects = [pn.pane.HTML(WAIT)]
         self.session.later("board", lambda: runs.scores, lambda _: self._draw() if runs is self._runs else None)
 
     def _chosen(self, name: str, value: Any) -> None:
-        if not self._updating and value is not None:
+        if not self._own and value is not None:
             self.param.update({name: value})
 
     @param.depends("metric", "direction", "baseline", watch=True)
@@ -93,60 +118,94 @@ class RunsPage(Page):
         """Offer what was measured, and compute the table of what is chosen."""
         runs = self._runs
         if runs is None or runs.scores.empty:
-            self._empty()
+            self._empty("No scores yet: `labkit run RUN --rerun` computes those of a run.")
             return
-        metric, direction, baseline = self._offer(runs.scores[runs.scores["corruption"] == "none"])
+        clean = runs.scores[(runs.scores["corruption"] == "none") & (runs.scores["split"] == "test")]
+        metric, direction, baseline = self._offer(clean)
         source, target = direction.split(" → ")
 
         def compute() -> tuple[pd.DataFrame, pd.DataFrame]:
-            board = runs.leaderboard(metric, source, target)
-            return board, runs.differences(metric, source, target, baseline) if len(board) > 1 else pd.DataFrame()
+            made = runs.leaderboard(metric, source, target)
+            return made, runs.differences(metric, source, target, baseline) if len(made) > 1 else pd.DataFrame()
 
         def tell(made: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-            self._tell(*made, metric=metric, direction=_direction(direction))
+            self._tell(*made, metric=metric, direction=_direction(direction), baseline=baseline)
 
+        self._offer_curves(runs)
         self.session.later("board", compute, tell)
 
     def _offer(self, clean: pd.DataFrame) -> tuple[str, str, str]:
         """What there is to choose from, each select for those before it, and what is shown of it."""
-        self._updating = True
-        try:
-            self._put("metric", sorted(clean["metric"].unique()), views.words)
-            rows = clean[clean["metric"] == self._selects["metric"].value]
-            pairs = rows[["source", "target"]].drop_duplicates().itertuples(index=False)
-            self._put("direction", [f"{a} → {b}" for a, b in pairs], _direction)
-            here = (rows["source"] + " → " + rows["target"]) == self._selects["direction"].value
-            self._put("baseline", sorted(rows.loc[here, "cell"].unique()), str)
-        finally:
-            self._updating = False
-        metric, direction, baseline = (str(select.value) for select in self._selects.values())
+        self._put("metric", sorted(clean["metric"].unique()), views.words)
+        rows = clean[clean["metric"] == self._selects["metric"].value]
+        pairs = rows[["source", "target"]].drop_duplicates().itertuples(index=False)
+        self._put("direction", [f"{a} → {b}" for a, b in pairs], _direction)
+        here = (rows["source"] + " → " + rows["target"]) == self._selects["direction"].value
+        self._put("baseline", sorted(rows.loc[here, "cell"].unique()), str)
+        metric, direction, baseline = (str(self._selects[n].value) for n in ("metric", "direction", "baseline"))
         return metric, direction, baseline
 
-    def _put(self, name: str, values: list[str], show: Any) -> None:
-        select, wanted = self._selects[name], getattr(self, name)
-        offer(select, values, show)
-        if wanted in values:
-            select.value = wanted
+    def _put(self, name: str, values: list[str], show: Callable[[str], str], *, wanted: str = "") -> None:
+        select, wanted = self._selects[name], wanted or getattr(self, name)
+        self._own = True
+        try:
+            offer(select, values, show)
+            if wanted in values:
+                select.value = wanted
+        finally:
+            self._own = False
 
-    def _tell(self, board: pd.DataFrame, versus: pd.DataFrame, *, metric: str, direction: str) -> None:
-        drawn = views.leaderboard_plot(board, metric=metric, direction=direction)
-        wide = drawn.opts(width=None, responsive=True, min_width=300, backend="bokeh")
-        parts = [
-            pn.pane.HoloViews(wide, backend="bokeh", linked_axes=False, sizing_mode="stretch_width"),
-            table(board.drop(columns="higher_is_better"), page_size=20),
+    def _tell(
+        self, made: pd.DataFrame, versus: pd.DataFrame, *, metric: str, direction: str, baseline: str
+    ) -> None:  # fmt: skip
+        names = made["variant"].tolist()
+        seeds = f"{int(made['seeds'].sum())} runs of {len(names)} methods"
+        first = made[:_DOTS].assign(variant=[_short(name) for name in names[:_DOTS]])
+        some = f"; the best {_DOTS} of {len(names)} are drawn" if len(names) > _DOTS else ""
+        told = f"{seeds} on {self._selects['data'].value}; runs on other data are never averaged with them{some}."
+        self._about.object = f'<div class="lk-none lk-runs" data-n="{int(made["seeds"].sum())}">{text(told)}</div>'
+        shown = [
+            drawing(views.leaderboard_plot(first, metric=metric, direction=direction)),
+            pn.pane.HTML("<b>Leaderboard</b>: a click on a row compares the shown run with that method"),
+            board(made, _BOARD, on_row=lambda row: self._compare(names[row])),
         ]
         if len(versus):
-            told = "**Paired difference to the baseline** (p corrected by Holm)"
-            parts += [pn.pane.Markdown(told), table(versus[_DIFFERENCES], page_size=20)]
-        self._board.objects = parts
+            others = versus["variant"].tolist()
+            about = f"<b>Paired differences to {text(baseline)}</b>: above zero is higher; p corrected by Holm"
+            shown += [
+                pn.pane.HTML(about),
+                board(versus, _DIFFERENCES, on_row=lambda row: self._compare(others[row])),
+            ]
+        self._board.objects = shown
 
-    def _empty(self) -> None:
-        self._board.objects = [notice("No scores yet: `make demo` or `labkit run VARIANT` computes some.")]
+    def _offer_curves(self, runs: Comparison) -> None:
+        """The methods that were trained, the shown run's and the baseline first."""
+        own = [cell for run_id, cell in zip(runs.ids, runs.cells, strict=True) if run_id == self.session.run]
+        cells = list(dict.fromkeys([*own, str(self._selects["baseline"].value), *runs.cells]))
+        trained = [cell for cell in cells if cell in runs.trained]
+        kept = [cell for cell in self._drawn.value or [] if cell in trained] or trained[:_CURVES]
+        self._drawn.param.update(options=trained, value=kept)
+        self._trained.visible = bool(trained)
+        self._curve()
 
-    def _judge(self) -> None:
-        """The claims, once somebody opens the card."""
-        self._verdicts.objects = [pn.pane.HTML(_WAIT)]
-        self.session.later("claims", _verdicts, lambda made: self._verdicts.param.update(objects=_told(made)))
+    def _curve(self) -> None:
+        if self._runs is not None:
+            chosen = [str(cell) for cell in self._drawn.value or []]
+            self.curves.show(self._runs.histories(chosen), views.variant_colors(chosen))
+
+    def _compare(self, method: str) -> None:
+        assert self._runs is not None
+        others = [i for i, cell in zip(self._runs.ids, self._runs.cells, strict=True) if cell == method]
+        self.session.go("Compare", {"other": others[-1]})
+
+    def _open(self, run: str) -> None:
+        self.session.run = run
+
+    def _empty(self, why: str) -> None:
+        self._runs = None
+        self._about.object = ""
+        self._trained.visible = False
+        self._board.objects = [notice(why)]
 
 
 def _direction(pair: str) -> str:
@@ -155,30 +214,6 @@ def _direction(pair: str) -> str:
     return f"{source} → {target}" if target else source or "all modalities"
 
 
-def _verdicts() -> pd.DataFrame | str:
-    """All claims with their verdicts, or the sentence that says why there are none."""
-    try:
-        changed = max((f.stat().st_mtime_ns for f in results.FOLDER.glob("*/scores.parquet")), default=0)
-        return _evaluated(claims.FILE.stat().st_mtime_ns, changed)
-    except (OSError, ConfigError, StoreError) as error:
-        return f"The claims cannot be read: {error}. They come with a checkout of labkit, in studies/ and results/."
-
-
-@lru_cache(maxsize=1)
-def _evaluated(_stated: int, _changed: int) -> pd.DataFrame:
-    stated = claims.load()
-    return claims.evaluate(stated, claims.committed(stated))
-
-
-def _told(made: pd.DataFrame | str) -> list[Any]:
-    if isinstance(made, str):
-        return [notice(made, warning=True)]
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in made["verdict"].value_counts().items())
-    kinds = "; ".join(dict.fromkeys(made["kind"].dropna()))
-    note = (
-        f"<b class='lk-claims' data-n='{len(made)}'>{text(counts)} of {len(made)} claims.</b> Effect: mean with its 95 "
-        "% interval. p holm: for the claim, p against: for an effect smaller than the margin, both corrected by Holm "
-        f"over all tested claims. Intervals: {text(kinds)}. {marked('The same in a shell: `labkit claims`')}"
-    )
-    whole = made.assign(**{c: made[c].astype("Int64") for c in ("seeds", "n")})
-    return [pn.pane.HTML(f"<div>{note}</div>", sizing_mode="stretch_width"), table(whole[_CLAIMS], page_size=20)]
+def _short(name: str) -> str:
+    """A method's name beside a drawing."""
+    return name if len(name) <= 44 else name[:43] + "…"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import numpy as np
 import pandas as pd
 
 from dashboards.catalog import Listing
-from dashboards.comparison import Comparison, Method, config_diff, of_methods
+from dashboards.comparison import Comparison, of_methods
+from dashboards.content import stamp
 from dashboards.maps import Frame, Paint
+from dashboards.methods import Method, config_diff, data_of, data_sets
 from labkit import stats
 from labkit.store import Run
 from labkit.views import words
@@ -68,13 +72,43 @@ class Versus:
 
     def histories(self) -> dict[str, list[pd.DataFrame]]:
         """Logs of the trainings by method; a closed form has none."""
-        return {m.label: _logs(self.runs, m.ids) for m in (self.a, self.b)}
+        return self.runs.histories([self.a.label, self.b.label])
 
 
 def versus(listing: Listing, a: Method, b: Method, seed: int | None = None) -> Versus:
-    """Two methods under all their seeds, or under one."""
+    """Two methods under all their seeds, or under one; B says on which data where a method of A's name is on other."""
+    if a.label == b.label:
+        b = replace(b, label=f"{b.label} on {data_sets(listing)[data_of(listing, b.ids[0])]}")
     chosen = [m if seed is None else _only(m, seed) for m in (a, b)]
     return Versus(chosen[0], chosen[1], of_methods(listing, chosen))
+
+
+def obstacle(listing: Listing, a: Method, b: Method, seed: int | None = None) -> str:
+    """Why two methods cannot be compared, as a sentence; empty where they can.
+
+    They can where both were tested on the same samples under a common seed; how they were trained may differ.
+    """
+    common = sorted({*a.seeds} & {*b.seeds} & ({*a.seeds} if seed is None else {seed}))
+    if not common:
+        told = f"A has {listed(a.seeds)}, B has {listed(b.seeds)}"
+        return f"A and B have no seed in common, so no test samples: {told}."
+    first, second = (m.ids[m.seeds.index(common[0])] for m in (a, b))
+    datas = [data_of(listing, run_id) for run_id in (first, second)]
+    if datas[0] == datas[1]:
+        return ""
+    names = data_sets(listing)
+    told = f"A is on {names[datas[0]]}, B is on {names[datas[1]]}"
+    if _source(datas[0]) != _source(datas[1]):
+        return f"A and B are not comparable, for their data are not the same: {told}."
+    paths = [str(listing.root / run_id) for run_id in (first, second)]
+    same = _tested_alike(*paths, stamp(Run(Path(paths[0]))), stamp(Run(Path(paths[1]))))
+    return "" if same else f"A and B are not comparable, for they are not tested on the same samples: {told}."
+
+
+def listed(seeds: Iterable[int]) -> str:
+    """Seeds in words."""
+    found = sorted(seeds)
+    return f"seed{'s' * (len(found) != 1)} {', '.join(map(str, found))}"
 
 
 def settings(listing: Listing, of: Versus) -> pd.DataFrame:
@@ -125,6 +159,22 @@ def _step(values: np.ndarray) -> np.ndarray:
     return codes.astype(np.int8)
 
 
+def _source(data: str) -> object:
+    """What decides the samples, and what they are encoded with, of data as from `data_of`."""
+    found = json.loads(data)
+    return [found.get(n) for n in ("dataset", "options", "encoders")] if isinstance(found, dict) else found
+
+
+@lru_cache(maxsize=64)
+def _tested_alike(a: str, b: str, _stamp_a: int, _stamp_b: int) -> bool:
+    """Whether the test samples of two runs are the same, with the same items of the modalities that both have."""
+    points = [Run(Path(folder)).points() for folder in (a, b)]
+    tested = [p[p["split"] == "test"].sort_values("key", ignore_index=True) for p in points]
+    items = [c for c in tested[0] if f"present_{c}" in tested[0] or str(c).startswith("present_")]
+    columns = ["key", "group", *(c for c in items if c in tested[1])]
+    return tested[0][columns].equals(tested[1][columns])
+
+
 def _only(method: Method, seed: int) -> Method:
     kept = [(i, s) for i, s in zip(method.ids, method.seeds, strict=True) if s == seed]
     return Method(method.label, method.variant, tuple(i for i, _ in kept), tuple(s for _, s in kept))
@@ -163,14 +213,3 @@ def _points(of: Versus, metric: str) -> pd.DataFrame:
     )
     higher = bool(scores.loc[scores["metric"] == metric, "higher_is_better"].iloc[0])
     return made.assign(value=(made["A"] - made["B"]) * (1 if higher else -1))
-
-
-@lru_cache(maxsize=16)
-def _logs(runs: Comparison, ids: tuple[str, ...]) -> list[pd.DataFrame]:
-    logs = []
-    for run_id in ids:
-        run = Run(Path(runs.root) / run_id)
-        if (run.folder / "log.jsonl").is_file():
-            history = run.history()
-            logs += [history] if "step" in history else []
-    return logs

@@ -1,0 +1,42 @@
+"""Tables of results: chosen columns under names that people use, long texts in several lines.
+
+What is in a column is sorted by a click on its head; every text is shown as it is and never as HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+import panel as pn
+
+from dashboards.parts import table
+
+
+def board(
+    frame: pd.DataFrame,
+    columns: Mapping[str, tuple[str, int]],
+    *,
+    page_size: int = 20,
+    on_row: Callable[[int], None] | None = None,
+) -> pn.widgets.Tabulator:
+    """A table of some columns.
+
+    Args:
+        frame: the rows.
+        columns: name -> its title and width in pixels; names that the frame lacks are left out.
+        page_size: rows that are seen at once; the others are sent when somebody looks.
+        on_row: called with the number of the row that a click hit.
+    """
+    names = [name for name in columns if name in frame]
+    made = table(frame[names].reset_index(drop=True))
+    wrapped = {name: {"type": "textarea"} for name in names if not pd.api.types.is_numeric_dtype(frame[name])}
+    made.param.update(
+        formatters={**made.formatters, **wrapped}, titles={name: columns[name][0] for name in names},
+        widths={name: columns[name][1] for name in names}, layout="fit_data", sizing_mode="stretch_width",
+    )  # fmt: skip
+    if len(frame) > page_size:
+        made.param.update(pagination="remote", page_size=page_size)
+    if on_row is not None:
+        made.on_click(lambda event: on_row(int(event.row)))
+    return made
