@@ -66,7 +66,7 @@ class App:
         self._ask(query or {})
         self._show()
         self._tabs.param.watch(lambda event: session.param.update(page=list(self.pages)[event.new]), "active")
-        session.param.watch(self._changed, ["run", "step", "projection", "gap", "color"])
+        session.param.watch(self._changed, ["run", "step", "projection", "gap", "color", "under"])
         session.param.watch(lambda _: self._show(), "page")
         session.selection.param.watch(self._selected, ["mask", "focus"])
         self._bar.listen(self)

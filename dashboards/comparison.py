@@ -52,6 +52,11 @@ class Comparison:
         return _differences(self, metric, source, target, baseline)
 
     @property
+    def test_share(self) -> float:
+        """Test samples among those of test and training, for tests over splits that overlap."""
+        return _test_share(self)
+
+    @property
     def trained(self) -> frozenset[str]:
         """Methods that were trained step by step, and wrote a log of it."""
         return _trained(self)

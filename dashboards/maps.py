@@ -15,11 +15,12 @@ import pandas as pd
 import shapely
 
 from dashboards import content as contents
+from dashboards import robust
 from dashboards.content import Content
 from dashboards.frames import Shown
-from dashboards.session import FIELDS
+from dashboards.session import FIELDS, FIRST
 from labkit.store import StoreError
-from labkit.views import density
+from labkit.views import density, first_colors
 from labkit.views.colors import MISSING, category_colors, modality_colors
 from labkit.views.density import Counts, Extent
 from labkit.views.manifolds import Coloring, coloring
@@ -223,6 +224,11 @@ def _paint(of: Frame, content: Content, color: str) -> Paint:
             return Paint(coloring(pd.DataFrame({"value": values}), "value"), values)
         except StoreError as error:
             return Paint(*_by_modality(of), problem=str(error))
+    if color.startswith(FIRST):
+        try:
+            return _by_first_failure(content, of, color.partition(": ")[2])
+        except StoreError as error:
+            return Paint(*_by_modality(of), problem=str(error))
     if color == "modality":
         return Paint(*_by_modality(of))
     if color not in points:
@@ -239,6 +245,16 @@ def _paint(of: Frame, content: Content, color: str) -> Paint:
 def _by_modality(of: Frame) -> tuple[Coloring, np.ndarray]:
     codes = np.repeat(np.arange(len(of.modalities), dtype=np.int8), np.diff(of.starts))
     return Coloring("modality", modality_colors(of.modalities)), codes
+
+
+def _by_first_failure(content: Content, of: Frame, under: str) -> Paint:
+    """Each point by the severity at which its sample, as a query, first fails in any direction."""
+    values, told = robust.first_failures(content, of.modalities, under)
+    first = np.concatenate([values[m][of.row[of.part(m)]] for m in of.modalities])
+    known = np.unique(first[~np.isnan(first)])
+    colors = {**first_colors(known.tolist()), "not measured": MISSING}
+    codes = np.where(np.isnan(first), len(known), np.searchsorted(known, first)).astype(np.int16)
+    return Paint(Coloring(FIRST, colors), codes, problem=told)
 
 
 def _codes(column: pd.Series) -> tuple[np.ndarray, dict[str, str]]:

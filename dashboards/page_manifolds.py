@@ -61,10 +61,10 @@ class ManifoldsPage(Page):
         shown = frames.chosen(self.session, self.content)
         self._controls.offer(self.content, shown)
         frame = maps.frame(self.content, shown)
-        paint = maps.paint(self.content, frame, self.session.color)
+        paint = maps.paint(self.content, frame, self.session.painted)
         problem = f"{shown.problem} {paint.problem}".strip()
         self._message.objects = [notice(problem)] if problem else []
-        drawn = (self.content, shown.name, self.session.color)
+        drawn = (self.content, shown.name, self.session.painted)
         if self.maps is not None and drawn == self._shown and _movable(self.maps, frame, paint):
             self.maps.move(frame)
         else:

@@ -1,96 +1,222 @@
-"""Page Robustness: a metric against the severity of a corruption, one curve per variant, with intervals."""
+"""Page Robustness: a metric against the severity of a corruption, for every method on the data of the shown run.
+
+Curves are means over runs (seeds) with intervals. A click on a point of a curve selects the samples that fail there and
+not when clean, everywhere.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import holoviews as hv
+import numpy as np
 import pandas as pd
 import panel as pn
+import param
+from bokeh.events import Tap
 
-from dashboards.comparison import comparable
+from dashboards import robust
+from dashboards.comparison import Comparison
+from dashboards.items import entries
 from dashboards.page import Page
-from dashboards.parts import notice, offer, table
+from dashboards.parts import marked, notice, offer, table
+from dashboards.robust import Curve
 from dashboards.session import Session
 from labkit import views
+from labkit.views import words
+from labkit.views.robustness_plots import FAMILIES, family_of
+
+MEAN = "mean over directions"
+ONE = "one corruption"
+_NEAR = 0.06  # share of the axes within which a click finds a point
+_SHOWN = 12  # failing samples that are shown
+_HINT = (
+    "Click a point of a curve: the samples that fail there and not when clean are selected on every page. A sample "
+    "fails where its partner is not among the first ten (recall@10)."
+)
+_AREA = (
+    "Area under the curve as a share of the clean value (1: nothing is lost), and its difference to the method of the "
+    "shown run, paired by seed. Intervals are 95 %."
+)
 
 
 class RobustnessPage(Page):
     """The page."""
 
     title = "Robustness"
+    keep = ("metric", "curve", "direction", "family")
+    parts = ("curves",)
+
+    metric = param.String(default="", doc="Name of the metric.")
+    curve = param.String(default="", doc="Corruption and modality, see `robust.Curve`.")
+    direction = param.String(default="", doc="From where to where; the mean over all directions where empty.")
+    family = param.String(default="", doc="Family of corruptions that are drawn small beside each other; none: one.")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
-        self._curves = self._scores = pd.DataFrame()
-        self._metric = pn.widgets.Select(label="metric")
-        self._corruption = pn.widgets.Select(label="corruption")
-        self._corrupted = pn.widgets.Select(label="corrupted modality")
-        self._direction = pn.widgets.Select(label="direction")
+        self.runs: Comparison | None = None
+        self.levels = pd.DataFrame()
         self._updating = False
-        self._body = pn.Column(sizing_mode="stretch_width")
-        controls = [self._metric, self._corruption, self._corrupted, self._direction]
-        for control in controls:
-            control.param.watch(self._changed, "value")
-        self.view = pn.Column(pn.FlexBox(*controls), self._body, sizing_mode="stretch_width")
+        self._selects = {
+            "metric": pn.widgets.Select(label="Metric", width=170),
+            "direction": pn.widgets.Select(label="Direction", width=210),
+            "family": pn.widgets.Select(label="Drawn", width=190),
+            "curve": pn.widgets.Select(label="Corruption", width=260),
+        }
+        for name, select in self._selects.items():
+            select.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
+        self._drawing = pn.Column(sizing_mode="stretch_width", styles={"flex": "3 1 640px", "min-width": "0"})
+        self._told = pn.pane.HTML(_hint(), sizing_mode="stretch_width")
+        self._failing = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._areas = pn.Column(sizing_mode="stretch_width")
+        self.view = self._layout()
+
+    @property
+    def chosen(self) -> Curve:
+        """The chosen corruption of a modality."""
+        return Curve.parse(self.curve)
+
+    @property
+    def pair(self) -> tuple[str, str] | None:
+        """The chosen direction, None for the mean over all."""
+        source, arrow, target = self.direction.partition(" → ")
+        return (source, target) if arrow else None
 
     def show(self) -> None:
-        """Offer what was measured of the runs on the same data."""
-        self._scores = comparable(self.session.listing, self.session.run).scores
-        self._curves = self._scores[self._scores["corruption"] != "none"]
-        self._changed()
-
-    def _changed(self, *_: object) -> None:
-        """Choices narrow from left to right: each select offers what exists for those before it."""
-        if self._updating:
-            return
-        self._updating = True
-        try:
-            rows = self._curves
-            offer(self._metric, sorted(rows["metric"].unique(), reverse=True))
-            rows = rows[rows["metric"] == self._metric.value]
-            offer(self._corruption, sorted(rows["corruption"].unique()))
-            rows = rows[rows["corruption"] == self._corruption.value]
-            offer(self._corrupted, rows["corrupted"].unique(), str)
-            rows = rows[rows["corrupted"] == self._corrupted.value]
-            pairs = rows[["source", "target"]].drop_duplicates().itertuples(index=False)
-            offer(self._direction, [f"{a} → {b}" for a, b in pairs], str)
-        finally:
-            self._updating = False
+        """Offer what was measured of the shown run, and draw it with the other methods."""
+        self._offer()
         self._draw()
 
-    def _draw(self) -> None:
-        if self._direction.value is None:
-            text = "Robustness is not computed for these runs: `labkit robustness RUN` measures it."
-            self._body.objects = [notice(text)]
+    @param.depends("metric", "curve", "direction", "family", watch=True)
+    def _changed(self) -> None:
+        if not self._updating and self.session.content is not None and self.runs is not None:
+            self._offer()
+            self._draw()
+
+    def click(self, curve: Curve, x: float | None, y: float | None) -> None:
+        """Select the samples that fail at the point of a curve that is nearest to a place."""
+        found = None if x is None or y is None else _nearest(self.levels, curve, x, y)
+        if found is None or self.runs is None:
             return
-        source, target = self._direction.value.split(" → ")
-        chosen = {"metric": self._metric.value, "corruption": self._corruption.value}
-        where = {"corrupted": self._corrupted.value, "source": source, "target": target}
-        curves = views.curve_table(self._scores, **chosen, **where)
-        drawn = views.robustness_curves(self._scores, **chosen, **where)
-        self._body.objects = [
-            pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False),
-            pn.pane.Markdown(
-                "The same in numbers: mean [interval]. Severity 0 is the clean input of the same samples."
-            ),
-            table(wide(curves)),
+        method, severity = str(found["method"]), float(found["severity"])
+        run_id = self._run_of(method)
+        keys = robust.failing(self.session.store.open(run_id), curve, severity, self.pair)
+        known = self.session.select_keys(keys)
+        rows = self.content.rows_of(keys)
+        whose = "this run" if run_id == self.session.run else f"run {run_id} ({method})"
+        missing = f" {len(keys) - known} of them are not in this run." if known < len(keys) else ""
+        where = self.direction or "any direction"
+        self._told.object = str(notice(
+            f"{len(keys)} test samples of {whose} fail at severity {severity:g} of {words(curve.corruption)} of "
+            f"{words(curve.corrupted)} and not when clean ({where}); they are selected.{missing}"
+        ).object)  # fmt: skip
+        more = f'<div class="lk-none">the first {_SHOWN} of {len(rows)}</div>' if len(rows) > _SHOWN else ""
+        self._failing.object = entries(self.content, rows[:_SHOWN]) + more
+
+    def _run_of(self, method: str) -> str:
+        """The run of a method: the shown one, else that of the same seed, else the first."""
+        assert self.runs is not None
+        own = [i for i, cell in zip(self.runs.ids, self.runs.cells, strict=True) if cell == method]
+        seeds = {self.session.listing.records[i]["seed"]: i for i in own}
+        seed = self.content.run.info["seed"]
+        return self.session.run if self.session.run in own else seeds.get(seed, own[0])
+
+    def _chosen(self, name: str, value: str | None) -> None:
+        if not self._updating and value is not None:
+            setattr(self, name, value)
+
+    def _offer(self) -> None:
+        """Offer what was measured of the shown run; what was asked for stays where there is it."""
+        self._updating = True
+        try:
+            self.runs = robust.measured(self.session.listing, self.session.run)
+            selects = self._selects
+            self._put("metric", {words(m): m for m in robust.metrics(self.content)})
+            pairs = [f"{a} → {b}" for a, b in robust.directions(self.content, self.metric)]
+            self._put("direction", {MEAN: "", **{p: p for p in pairs}})
+            curves = robust.curves(self.content, self.metric)
+            families = [f for f in (*FAMILIES, "other") if f in {family_of(c.corruption) for c in curves}]
+            self._put("family", {ONE: "", **{f"all of family {f}": f for f in families}})
+            self._put("curve", {f"{words(c.corruption)} of {words(c.corrupted)}": str(c) for c in curves})
+            selects["curve"].disabled = bool(self.family)
+        finally:
+            self._updating = False
+
+    def _put(self, name: str, options: dict[str, str]) -> None:
+        names = {value: shown for shown, value in options.items()}
+        select = self._selects[name]
+        select.param.update(options=options, value=getattr(self, name) if getattr(self, name) in names else None)
+        offer(select, options.values(), lambda value: names[value])
+        setattr(self, name, select.value)
+
+    def _draw(self) -> None:
+        assert self.runs is not None
+        self.levels = robust.levels(self.runs, self.metric, self.pair)
+        own = self._method()
+        if self.family:
+            rows = self.levels[[family_of(c) == self.family for c in self.levels["corruption"]]]
+            drawn: Any = views.robustness_panels(rows, metric=self.metric)
+            cells = [Curve(*cell) for cell in views.panel_order(rows)]
+            drawn = hv.Layout([self._clickable(p, c) for p, c in zip(drawn, cells, strict=True)]).cols(3).opts(
+                hv.opts.Layout(shared_axes=False, title=drawn.opts.get("plot", "bokeh").kwargs.get("title", ""))
+            )  # fmt: skip
+            self._areas.objects = [notice("Choose one corruption for the area under its curves.")]
+        else:
+            rows = self.levels.query("corruption == @self.chosen.corruption and corrupted == @self.chosen.corrupted")
+            drawn = self._clickable(views.severity_curves(rows, metric=self.metric), self.chosen)
+            drawn = drawn.opts(responsive=True, height=440, min_width=520, backend="bokeh")
+            found = robust.areas(self.runs, self.metric, self.pair, self.chosen, baseline=own)
+            self._areas.objects = [pn.pane.Markdown(_AREA), table(found)]
+        self._drawing.objects = [
+            pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False, sizing_mode="stretch_width")
         ]
+        self._told.object, self._failing.object = _hint(), ""
+
+    def _method(self) -> str:
+        """The method of the shown run."""
+        assert self.runs is not None
+        return next(c for i, c in zip(self.runs.ids, self.runs.cells, strict=True) if i == self.session.run)
+
+    def _clickable(self, drawn: Any, curve: Curve) -> Any:
+        """A drawing whose clicks select what fails there."""
+
+        def attach(plot: Any, _: object) -> None:
+            plot.state.on_event(Tap, lambda event: self.click(curve, event.x, event.y))
+
+        return drawn.opts(hooks=[attach], backend="bokeh")
+
+    def _layout(self) -> pn.Column:
+        maps = pn.widgets.Button(label="See them on the maps", width=180)
+        color = pn.widgets.Button(label="Color the maps by first failure", width=220)
+        maps.on_click(lambda _: self.session.go("Manifolds"))
+        color.on_click(lambda _: self._color())
+        side = pn.Column(
+            self._told, pn.FlexBox(maps, color), self._failing, styles={"flex": "2 1 360px", "min-width": "0"}
+        )
+        return pn.Column(
+            pn.FlexBox(*self._selects.values()),
+            pn.FlexBox(self._drawing, side, align_items="start", gap="14px", sizing_mode="stretch_width"),
+            self._areas,
+            sizing_mode="stretch_width",
+        )
+
+    def _color(self) -> None:
+        """Open the maps, colored by the severity at which each sample first fails."""
+        if self.curve:
+            self.session.param.update(under=self.curve, color="first failure")
+            self.session.go("Manifolds")
 
 
-def wide(curves: pd.DataFrame) -> pd.DataFrame:
-    """A curve table with one row per variant and one column per severity, best clean value first.
-
-    Args:
-        curves: as from `views.curve_table`.
-    """
-    cells = curves.assign(
-        cell=[_cell(*row) for row in curves[["value", "low", "high"]].itertuples(index=False)],
-        column=[f"severity {severity:g}" for severity in curves["severity"]],
-    )
-    columns = cells.sort_values("severity")["column"].unique()
-    board = cells.pivot(index="variant", columns="column", values="cell")[list(columns)]
-    first = curves.sort_values("severity", kind="stable").groupby("variant", sort=False).first()
-    board = board.join(first[["interval", "seeds", "n"]])
-    return board.loc[first["value"].sort_values(ascending=False).index].reset_index()
+def _hint() -> str:
+    return f'<div class="lk-none">{marked(_HINT)}</div>'
 
 
-def _cell(value: float, low: float, high: float) -> str:
-    return f"{value:.3f}" if pd.isna(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def _nearest(levels: pd.DataFrame, curve: Curve, x: float, y: float) -> pd.Series | None:
+    """The point of a drawing that a click hit."""
+    rows = levels[(levels["corruption"] == curve.corruption) & (levels["corrupted"] == curve.corrupted)]
+    if rows.empty:
+        return None
+    wide = max(float(np.ptp(rows["severity"])), 1e-9)
+    high = max(float(rows[["high", "value"]].max().max() - rows[["low", "value"]].min().min()), 1e-9)
+    away = np.hypot((rows["severity"] - x) / wide, (rows["value"] - y) / high)
+    return None if away.min() > _NEAR else rows.loc[away.idxmin()]

@@ -26,7 +26,8 @@ FIELDS = {
     "neighborhood preservation": "neighborhood_preservation",
     "neighborhood kept": "neighborhood_kept",
 }
-COLORS = ("modality", "label", "kind", "split", "trust", *FIELDS)
+FIRST = "first failure"  # severity at which a sample first fails
+COLORS = ("modality", "label", "kind", "split", "trust", *FIELDS, FIRST)
 _WORKERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="numbers")  # holds no state of a session
 
 
@@ -50,6 +51,7 @@ class Session(param.Parameterized):
     projection = param.String(default="", doc="Method of the 2-D frame; the first that the run has where empty.")
     gap = param.Selector(default="raw", objects=list(GAPS), doc="What is done with the gap between modalities.")
     color = param.Selector(default="modality", objects=list(COLORS), doc="What the color of a point means.")
+    under = param.String(default="", doc="Corruption of the color `FIRST`; the first that was measured where empty.")
 
     def __init__(self, store: Store, *, dark: bool = False, user: str = "", writable: bool = False) -> None:
         super().__init__()
@@ -58,6 +60,11 @@ class Session(param.Parameterized):
         self.content: Content | None = None
         self._wanted: dict[str, object] = {}
         self.opened: Callable[[str, dict[str, str]], None] = lambda page, own: None
+
+    @property
+    def painted(self) -> str:
+        """The color, with the corruption that it is about."""
+        return f"{FIRST}: {self.under}" if self.color == FIRST and self.under else self.color
 
     @property
     def listing(self) -> Listing:

@@ -8,7 +8,7 @@ from dashboards import frames
 from dashboards.page import Page
 from dashboards.session import Session
 
-SHARED = ("run", "page", "step", "projection", "gap", "color")
+SHARED = ("run", "page", "step", "projection", "gap", "color", "under")
 _MOST = 200  # letters of a value that is taken from a URL
 
 
@@ -32,7 +32,7 @@ def restore(session: Session, pages: Iterable[Page], query: Mapping[str, str]) -
     """
     unknown = []
     known = {"page": {page.title for page in pages}}
-    for name in ("page", "step", "projection", "gap", "color"):
+    for name in ("page", "step", "projection", "gap", "color", "under"):
         value = query.get(name, "")[:_MOST]
         if not value:
             continue

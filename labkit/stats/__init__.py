@@ -7,7 +7,14 @@ another split). Nothing here loads torch.
 from .association import Correlation, common_repeats, correlation
 from .board import compare, leaderboard
 from .budget import budget_scores, budget_table
-from .curve_samples import failure_shares, first_failures, levels_over_samples, numbers_over_samples, sample_curves
+from .curve_samples import (
+    failure_shares,
+    first_failures,
+    levels_over_samples,
+    newly_failed,
+    numbers_over_samples,
+    sample_curves,
+)
 from .curve_selection import by_imputation, fully_measured, over_all
 from .curve_tests import compare_numbers, compare_samples, rises
 from .curves import curve_levels, curve_numbers, effective_robustness, seed_curves, summarize_numbers, with_clean
@@ -62,6 +69,7 @@ __all__ = [
     "method_column",
     "minimum_detectable_effect",
     "nemenyi",
+    "newly_failed",
     "numbers_over_samples",
     "over_all",
     "p_values",

@@ -73,6 +73,19 @@ def first_failures(samples: pd.DataFrame, *, threshold: float = 0.5) -> pd.DataF
     return complete.index.to_frame(index=False).assign(first=first)
 
 
+def newly_failed(samples: pd.DataFrame, severity: float, *, threshold: float = 0.5) -> list[str]:
+    """Keys of the samples that fail at a severity and do not when clean, in at least one direction; sorted.
+
+    Args:
+        samples: as from `sample_curves`, of one method and seed.
+        severity: one of its columns.
+        threshold: see `first_failures`.
+    """
+    asked = samples[[0, severity]].dropna()
+    failed = (asked[severity] < threshold) & (asked[0] >= threshold)
+    return sorted(set(asked.index.get_level_values("key")[failed]))
+
+
 def failure_shares(first: pd.DataFrame) -> pd.DataFrame:
     """Share of samples by the severity at which they first fail, mean over seeds and directions.
 

@@ -23,7 +23,14 @@ from .leaderboard import leaderboard_plot
 from .levels import association_plot, level_curves, level_panels, level_table
 from .manifolds import manifold, manifold_frame, pair_links
 from .pictures import contact_sheet, coupling_matrix, thumbnail_map
-from .robustness_plots import failure_histogram, robustness_overview, robustness_panels
+from .robustness_plots import (
+    failure_histogram,
+    first_colors,
+    panel_order,
+    robustness_overview,
+    robustness_panels,
+    severity_curves,
+)
 from .topology import bar_places, barcode, persistence_diagram
 from .training import trainings
 from .transport import against_size, clouds, plan_lines
@@ -51,6 +58,7 @@ __all__ = [
     "example_table",
     "failure_heatmap",
     "failure_histogram",
+    "first_colors",
     "leaderboard_plot",
     "level_curves",
     "level_panels",
@@ -60,12 +68,14 @@ __all__ = [
     "modality_colors",
     "pair_links",
     "paired_measures",
+    "panel_order",
     "persistence_diagram",
     "plan_lines",
     "photograph",
     "robustness_curves",
     "robustness_overview",
     "robustness_panels",
+    "severity_curves",
     "sound_sheet",
     "thumbnail_map",
     "training_curve",

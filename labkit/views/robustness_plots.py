@@ -46,6 +46,7 @@ _NUMBER = {
     "kept": "share of the clean {metric} above chance that is left",
     "area": "share of the clean {metric} that is left",
 }
+_LEVELS = ("corruption", "corrupted", "method", "severity", "value", "low", "high", "interval", "seeds", "n")
 _CLEAN, _NEVER = "#8c8c8c", "#009e73"
 _FIRST = ("#7f0000", "#c0392b", "#e67e22", "#f4b942", "#f9e29c")  # the earlier, the darker
 
@@ -69,27 +70,15 @@ def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") ->
     Raises:
         ValueError: a column is missing, or nothing is of that family.
     """
-    needed = (
-        "corruption",
-        "corrupted",
-        "method",
-        "severity",
-        "value",
-        "low",
-        "high",
-        "interval",
-        "seeds",
-        "n",
-    )
-    _check(levels, needed)
+    _check(levels, _LEVELS)
     levels = levels if "chance" in levels else levels.assign(chance=np.nan)
     rows = levels[[family in ("", family_of(name)) for name in levels["corruption"]]]
     if rows.empty:
         there = ", ".join(dict.fromkeys(map(family_of, levels["corruption"])))
         raise ValueError(f"no corruption of the family {family!r}; there are corruptions of {there}")
+    cells = panel_order(rows)
     rows = rows.rename(columns={"method": "variant"})
     order, reach = _by_clean_value(rows), _reach(rows)
-    cells = sorted(rows.groupby(["corruption", "corrupted"]).groups, key=lambda c: _place(*c))
     panels, beside = [], min(_COLUMNS, len(cells)) - 1  # the end of the first row
     for i, (corruption, corrupted) in enumerate(cells):
         here = rows[(rows["corruption"] == corruption) & (rows["corrupted"] == corrupted)]
@@ -104,6 +93,38 @@ def robustness_panels(levels: pd.DataFrame, *, metric: str, family: str = "") ->
         bokeh={"shared_axes": False, "title": title},
         mpl={"sublabel_format": "", "hspace": 0.3, "vspace": 0.3, "title": title, "fontsize": {"title": 12}},
     )
+
+
+def panel_order(levels: pd.DataFrame) -> list[tuple[str, str]]:
+    """Corruption and modality of each panel of `robustness_panels`: families in their order, then names.
+
+    Args:
+        levels: the rows that are drawn.
+    """
+    return sorted(levels.groupby(["corruption", "corrupted"]).groups, key=lambda cell: _place(*cell))
+
+
+def severity_curves(levels: pd.DataFrame, *, metric: str) -> hv.Overlay:
+    """The metric against the severity of one corruption of one modality, a line and a band per method.
+
+    Args:
+        levels: of one corruption and modality, as from `labkit.stats.curve_levels`.
+        metric: name of the metric, for the axis.
+
+    Raises:
+        ValueError: a column is missing, there are no rows, or they are of several corruptions.
+    """
+    _check(levels, (*_LEVELS, "chance"))
+    cells = panel_order(levels)
+    if len(cells) > 1:
+        raise ValueError(f"curves of one corruption of one modality are drawn; got {len(cells)}: use robustness_panels")
+    rows = levels.rename(columns={"method": "variant"})
+    axes: dict[str, object] = {**_severities(rows), "ylabel": words(metric), "ylim": _reach(rows)}
+    axes["xlabel"] = "severity (0 = clean)"
+    drawn = both(curve_overlay(rows, _by_clean_value(rows)), bokeh=axes, mpl=axes)
+    what = f"{words(metric)} under {words(cells[0][0])} of {words(cells[0][1])}"
+    title = f"{what}; n = {_span(rows['n'])} test samples\nband: {kinds(rows['interval'])}"
+    return framed(drawn, title=title, size=(760, 420), legend="right")
 
 
 def robustness_overview(
@@ -256,6 +277,16 @@ def _bar(boxes: pd.DataFrame, label: str, color: str, methods: Sequence[str]) ->
         bokeh={"color": color, "line_width": 22, "tools": ["hover"]},
         mpl={"color": color, "linewidth": 16},
     )
+
+
+def first_colors(first: Sequence[float]) -> dict[str, str]:
+    """{what a severity of first failure is called: its color}, the same in histograms and maps.
+
+    Args:
+        first: severities, 0 for samples that fail when clean and infinity for those that never do.
+    """
+    colors = _first_colors(sorted(first))
+    return {_first_word(severity): colors[severity] for severity in sorted(first)}
 
 
 def _first_colors(first: Sequence[float]) -> dict[float, str]:
