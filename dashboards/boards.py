@@ -12,6 +12,8 @@ import panel as pn
 
 from dashboards.parts import table
 
+_LETTER, _ARROW = 9, 36  # pixels of a column's head
+
 
 def board(
     frame: pd.DataFrame,
@@ -33,10 +35,16 @@ def board(
     wrapped = {name: {"type": "textarea"} for name in names if not pd.api.types.is_numeric_dtype(frame[name])}
     made.param.update(
         formatters={**made.formatters, **wrapped}, titles={name: columns[name][0] for name in names},
-        widths={name: columns[name][1] for name in names}, layout="fit_data", sizing_mode="stretch_width",
+        widths={name: _width(*columns[name]) for name in names}, layout="fit_data", sizing_mode="stretch_width",
+        theme_classes=["table-sm"],  # the design sets it only on what is there when the page is made
     )  # fmt: skip
     if len(frame) > page_size:
         made.param.update(pagination="remote", page_size=page_size)
     if on_row is not None:
         made.on_click(lambda event: on_row(int(event.row)))
     return made
+
+
+def _width(title: str, wanted: int) -> int:
+    """The width of a column, with room for its head."""
+    return max(wanted, _LETTER * len(title) + _ARROW)

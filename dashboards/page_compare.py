@@ -75,6 +75,9 @@ class ComparePage(Page):
         self._quietly(self._data, options={name: data for data, name in names.items()})
         self._quietly(self._data, value=data_of(found, asked if known else self.session.run))
         self._compare()
+        if asked and not known:
+            told = f"Run {asked} cannot be compared with, for it is not a complete run of this folder; B is another."
+            self._head.object = f'<div class="lk-notice lk-warning" role="alert">{text(told)}</div>{self._head.object}'
 
     def mark(self) -> None:
         """Mark the selection in the maps; the card says how A and B do on the sample in focus."""

@@ -29,12 +29,12 @@ ONE, EVERY = "one per method", "all"
 SHOWN = "of the shown run"
 _BOARD = {
     "rank": ("rank", 60), "variant": ("method", 330), "value": ("mean", 80), "low": ("low", 75), "high": ("high", 75),
-    "chance": ("chance", 80), "seeds": ("seeds", 75), "n": ("n samples", 100), "interval": ("interval", 310),
+    "chance": ("chance", 80), "seeds": ("seeds", 75), "n": ("n", 70), "interval": ("interval", 310),
 }  # fmt: skip
 _DIFFERENCES = {
     "variant": ("method", 270), "difference": ("difference", 100), "low": ("low", 75), "high": ("high", 75),
-    "p": ("p", 65), "p_holm": ("p (Holm)", 90), "effect_size": ("effect size", 105), "seeds": ("seeds", 75),
-    "n": ("n pairs", 80), "kind": ("interval and test", 320),
+    "p": ("p", 65), "p_holm": ("p (Holm)", 90), "effect_size": ("effect", 90), "seeds": ("seeds", 75), "n": ("n", 75),
+    "kind": ("interval and test", 290),
 }  # fmt: skip
 _DOTS = 30  # methods that are drawn; the table has all
 _CURVES = 6  # methods whose training is drawn until somebody chooses
@@ -105,7 +105,10 @@ class RunsPage(Page):
         own = names[data_of(found, run)] if run in found.records else next(iter(names.values()))
         self._put("data", list(names.values()), str, wanted=own if self.data == SHOWN else self.data)
         chosen = next(key for key, name in names.items() if name == self._selects["data"].value)
-        runs = self._runs = comparable(found, run, data=chosen, every=self.configurations == EVERY)
+        runs = comparable(found, run, data=chosen, every=self.configurations == EVERY)
+        if runs == self._runs:  # other runs have changed
+            return
+        self._runs = runs
         self._board.objects = [pn.pane.HTML(WAIT)]
         self.session.later("board", lambda: runs.scores, lambda _: self._draw() if runs is self._runs else None)
 
@@ -117,10 +120,10 @@ class RunsPage(Page):
     def _draw(self) -> None:
         """Offer what was measured, and compute the table of what is chosen."""
         runs = self._runs
-        if runs is None or runs.scores.empty:
+        clean = pd.DataFrame() if runs is None else runs.scores.query("corruption == 'none' and split == 'test'")
+        if runs is None or clean.empty:
             self._empty("No scores yet: `labkit run RUN --rerun` computes those of a run.")
             return
-        clean = runs.scores[(runs.scores["corruption"] == "none") & (runs.scores["split"] == "test")]
         metric, direction, baseline = self._offer(clean)
         source, target = direction.split(" → ")
 
@@ -130,8 +133,8 @@ class RunsPage(Page):
 
         def tell(made: tuple[pd.DataFrame, pd.DataFrame]) -> None:
             self._tell(*made, metric=metric, direction=_direction(direction), baseline=baseline)
+            self._offer_curves(runs)
 
-        self._offer_curves(runs)
         self.session.later("board", compute, tell)
 
     def _offer(self, clean: pd.DataFrame) -> tuple[str, str, str]:
@@ -166,12 +169,15 @@ class RunsPage(Page):
         self._about.object = f'<div class="lk-none lk-runs" data-n="{int(made["seeds"].sum())}">{text(told)}</div>'
         shown = [
             drawing(views.leaderboard_plot(first, metric=metric, direction=direction)),
-            pn.pane.HTML("<b>Leaderboard</b>: a click on a row compares the shown run with that method"),
+            pn.pane.HTML("<b>Leaderboard</b>: mean over seeds, n test samples of a seed; a click on a row compares it"),
             board(made, _BOARD, on_row=lambda row: self._compare(names[row])),
         ]
         if len(versus):
             others = versus["variant"].tolist()
-            about = f"<b>Paired differences to {text(baseline)}</b>: above zero is higher; p corrected by Holm"
+            about = (
+                f"<b>Paired differences to {text(baseline)}</b> on n samples that both have; effect: Cohen's d; "
+                "p (Holm): corrected for the number of methods"
+            )
             shown += [
                 pn.pane.HTML(about),
                 board(versus, _DIFFERENCES, on_row=lambda row: self._compare(others[row])),
@@ -189,9 +195,10 @@ class RunsPage(Page):
         self._curve()
 
     def _curve(self) -> None:
-        if self._runs is not None:
-            chosen = [str(cell) for cell in self._drawn.value or []]
-            self.curves.show(self._runs.histories(chosen), views.variant_colors(chosen))
+        runs, chosen = self._runs, [str(cell) for cell in self._drawn.value or []]
+        if runs is not None:
+            colors = views.variant_colors(chosen)
+            self.session.later("curves", lambda: runs.histories(chosen), lambda logs: self.curves.show(logs, colors))
 
     def _compare(self, method: str) -> None:
         assert self._runs is not None

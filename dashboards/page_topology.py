@@ -1,4 +1,4 @@
-"""Page Topology: persistence diagram, barcode and map of every modality; a click on a bar selects its samples.
+"""Page Topology: diagram, barcode and map of every modality; a click or a box selects the samples of bars.
 
 The samples are a representative of the class, one of many: other cycles go round the same hole. The bars are of the
 test samples, or of landmarks among them; what is computed on what is said beside the pictures.
@@ -15,17 +15,24 @@ import param
 
 from dashboards import frames, maps
 from dashboards.bars_pane import BarsPane
+from dashboards.better_map import grow
 from dashboards.content import SPACES, Content
 from dashboards.items import entries
 from dashboards.map_set import MapSet
 from dashboards.page import Page
-from dashboards.parts import notice, offer, text
+from dashboards.parts import legend, notice, offer, text
 from dashboards.session import Session
+from labkit.views.manifolds import Coloring
+from labkit.views.topology import COLORS, NAMES
 
 _CLASSES = ("component", "loop", "void")
 _SHOWN = 24  # samples of a bar with a picture
+_LINES = 4  # bars that are told one by one
+_UNIT = '<div class="lk-none">Births, deaths and lengths in units of the .9-quantile of all distances.</div>'
+_MOST = 30  # bars that a box chooses
 _NOTHING = (
-    '<div class="lk-none">Click a dot of a diagram or a bar of a barcode: its samples are selected on all pages.</div>'
+    '<div class="lk-none">Click a dot of a diagram or a bar of a barcode, or drag a box around some: the samples that '
+    "show them are selected on all pages.</div>"
 )
 
 
@@ -33,11 +40,11 @@ class TopologyPage(Page):
     """The page."""
 
     title = "Topology"
-    keep = ("space", "bar")
+    keep = ("space", "bars")
     parts = ("topology",)
 
     space = param.Selector(default="shared space", objects=list(SPACES), doc="Whose shape is shown.")
-    bar = param.String(default="", doc="The chosen bar: modality, colon, number.")
+    bars = param.String(default="", doc="The chosen bars: modality, colon, numbers with dots between them.")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -51,9 +58,13 @@ class TopologyPage(Page):
         self._step.param.watch(self._stepped, "value")
         self._message, self._rows = (pn.Column(sizing_mode="stretch_width") for _ in range(2))
         self._told, self._chosen = (pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(2))
-        chosen = pn.Card(self._chosen, title="The chosen bar", sizing_mode="stretch_width", margin=(5, 5))
-        controls = pn.FlexBox(self._space, self._step, self._told, align_items="center")
-        self.view = pn.Column(controls, self._message, chosen, self._rows, sizing_mode="stretch_width")
+        chosen = pn.Card(self._chosen, title="The chosen bars", sizing_mode="stretch_width", margin=(5, 5))
+        clear = pn.widgets.Button(label="Clear bars and selection", align="end")
+        clear.on_click(lambda _: self._clear())
+        controls = pn.FlexBox(self._space, self._step, clear, align_items="end")
+        facts = pn.FlexBox(self._told, chosen, gap="14px", align_items="start", sizing_mode="stretch_width")
+        self._told.styles, chosen.styles = grow(2, 500), grow(3, 540)
+        self.view = pn.Column(controls, self._message, facts, self._rows, sizing_mode="stretch_width")
 
     def show(self) -> None:
         """Draw the bars at the step, and the maps beside them."""
@@ -68,7 +79,7 @@ class TopologyPage(Page):
         found = {m: content.run.topology(m, step) for m in content.modalities if step in stored.get(m, ())}
         self._bars = {m: bars for m, (bars, _) in found.items()}
         self.panes = {
-            m: BarsPane(bars, title=f"{m}, {_called(step)}", on_bar=lambda bar, m=m: self._pick(m, bar))
+            m: BarsPane(bars, title=f"{m} · {_called(step)}", on_bars=lambda chosen, m=m: self._pick(m, chosen))
             for m, bars in self._bars.items()
         }
         self.maps = self._maps(content, mapped)
@@ -77,10 +88,10 @@ class TopologyPage(Page):
         self._message.objects = [notice(t) for t in (problem, "" if mapped else lacking) if t]
         self._rows.objects = [self._row(m) for m in self.panes]
         if moved and not first:
-            self.bar = ""  # a number means another class at another step
+            self.bars = ""  # a number means another class at another step
         elif first and (known := self._known()) is not None:
             self._pick(*known)
-        self._mark_bar()
+        self._mark_bars()
 
     def mark(self) -> None:
         """Mark the selection in the maps."""
@@ -129,23 +140,31 @@ class TopologyPage(Page):
     def _click(self, row: int) -> None:
         self.session.selection.focus = row
 
-    def _pick(self, modality: str, bar: int) -> None:
-        """A click: the samples of the bar are selected everywhere."""
-        self.bar = f"{modality}:{bar}"
-        self.session.select_keys(self._bars[modality]["keys"].iloc[bar])
+    def _pick(self, modality: str, found: list[int]) -> None:
+        """A click or a box: the samples of the bars are selected everywhere."""
+        chosen = found[:_MOST]
+        self.bars = f"{modality}:{'.'.join(map(str, chosen))}"
+        self.session.select_keys(key for bar in chosen for key in self._bars[modality]["keys"].iloc[bar])
+        if len(found) > _MOST:
+            self._chosen.object += f'<div class="lk-none">The longest {_MOST} of {len(found)} bars in the box.</div>'
 
-    @param.depends("bar", watch=True)
-    def _mark_bar(self) -> None:
+    def _clear(self) -> None:
+        self.bars = ""
+        self.session.selection.clear()
+
+    @param.depends("bars", watch=True)
+    def _mark_bars(self) -> None:
         known = self._known()
         for name, pane in self.panes.items():
-            pane.mark(known[1] if known is not None and name == known[0] else None)
+            pane.mark(known[1] if known is not None and name == known[0] else [])
         self._chosen.object = _NOTHING if known is None else _story(self.content, *known, self._bars[known[0]])
 
-    def _known(self) -> tuple[str, int] | None:
-        """Modality and number of the chosen bar, None where there is no such bar."""
-        modality, _, number = self.bar.rpartition(":")
-        there = modality in self._bars and number.isdecimal() and int(number) < len(self._bars[modality])
-        return (modality, int(number)) if there else None
+    def _known(self) -> tuple[str, list[int]] | None:
+        """Modality and numbers of the chosen bars, None where there are no such bars."""
+        modality, _, written = self.bars.rpartition(":")
+        numbers = [int(n) for n in written.split(".") if n.isdecimal()]
+        there = [n for n in numbers if modality in self._bars and n < len(self._bars[modality])]
+        return (modality, there) if there else None
 
 
 def _called(step: str) -> str:
@@ -170,25 +189,36 @@ def _facts(found: dict[str, tuple[pd.DataFrame, dict[str, Any]]]) -> str:
             f"{about['scale']:.3g}",
         )
         lines.append(f"<tr><td>{text(modality)}</td>{''.join(f'<td>{text(c)}</td>' for c in cells)}</tr>")
-    names = ("bars of", "computed on", "H0", "H1", "longest loop", "unit: .9-quantile of distances")
+    names = ("bars of", "computed on", "H0", "H1", "longest loop", "unit")
     head = "".join(f"<th>{name}</th>" for name in names)
-    return f'<table class="lk-num lk-bars"><tr>{head}</tr>{"".join(lines)}</table>'
+    colors = {NAMES[d]: COLORS[d] for d in (0, 1)}
+    swatches = legend(Coloring("dimension", colors), "dimension", pd.Series(dtype=float))
+    return f'<table class="lk-num lk-bars"><tr>{head}</tr>{"".join(lines)}</table>{swatches}{_UNIT}'
 
 
-def _story(content: Content, modality: str, number: int, bars: pd.DataFrame) -> str:
-    """One bar in words, and the samples that show it."""
+def _story(content: Content, modality: str, numbers: list[int], bars: pd.DataFrame) -> str:
+    """Some bars in words, and the samples that show them."""
+    keys = dict.fromkeys(key for number in numbers for key in bars["keys"].iloc[number])
+    rows = content.index.get_indexer(list(keys))
+    rows = rows[rows >= 0]
+    told = [_life(bars, number) for number in numbers[:_LINES]]
+    told += [f"and {len(numbers) - _LINES} more bars"] if len(numbers) > _LINES else []
+    one = len(numbers) == 1
+    more = f" The first {_SHOWN} are shown." if len(rows) > _SHOWN else ""
+    head = (
+        f"<b>{text(modality)}</b>: {'; '.join(told)}. <b class='lk-members' data-n='{len(rows)}'>{len(rows):,} samples"
+        f"</b> show {'it: a representative, not the only one' if one else 'them: representatives, not the only ones'}."
+        f"{more}"
+    )
+    return f'<div class="lk-bar">{head}</div>{entries(content, rows[:_SHOWN])}'
+
+
+def _life(bars: pd.DataFrame, number: int) -> str:
+    """One bar in words."""
     bar = bars.iloc[number]
-    dimension, keys = int(bar["dimension"]), list(bar["keys"])
+    dimension = int(bar["dimension"])
     rank = int((bars["dimension"].iloc[:number] == dimension).sum()) + 1
     total = int((bars["dimension"] == dimension).sum())
     forever = np.isinf(bar["death"])
     life = "never dies" if forever else f"dies at {bar['death']:.3f}, length {bar['death'] - bar['birth']:.3f}"
-    rows = content.index.get_indexer(keys)
-    rows = rows[rows >= 0]
-    more = f" The first {_SHOWN} are shown." if len(rows) > _SHOWN else ""
-    head = (
-        f"<b>{text(modality)}, H{dimension} {_CLASSES[dimension]} {rank} of {total}</b>: born at {bar['birth']:.3f}, "
-        f"{life}. <b class='lk-members' data-n='{len(rows)}'>{len(rows):,} samples</b> show it: a representative, not "
-        f"the only one.{more}"
-    )
-    return f'<div class="lk-bar">{head}</div>{entries(content, rows[:_SHOWN])}'
+    return f"<b>H{dimension} {_CLASSES[dimension]} {rank} of {total}</b>, born at {bar['birth']:.3f}, {life}"

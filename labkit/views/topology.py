@@ -16,8 +16,8 @@ import pandas as pd
 from ._style import both, framed
 from .colors import MISSING
 
-_NAMES = {0: "H0 components", 1: "H1 loops", 2: "H2 voids"}
-_COLORS = {0: "#0a84d0", 1: "#d55e00", 2: "#009e73"}
+NAMES = {0: "H0 components", 1: "H1 loops", 2: "H2 voids"}
+COLORS = {0: "#0a84d0", 1: "#d55e00", 2: "#009e73"}
 _MARKERS = {0: ("circle", "o"), 1: ("square", "s"), 2: ("diamond", "d")}
 _COLUMNS = ("dimension", "birth", "death", "keys")
 _EDGE = 1.08  # of the largest finite death: where the edge is
@@ -104,9 +104,9 @@ def _drawn(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     missing = [column for column in _COLUMNS if column not in table.columns]
     if missing or len(table) == 0:
         raise ValueError(f"topology has columns {list(_COLUMNS)} and at least one bar; got {list(table.columns)}")
-    unknown = sorted(set(table["dimension"]) - set(_NAMES))
+    unknown = sorted(set(table["dimension"]) - set(NAMES))
     if unknown:
-        raise ValueError(f"dimensions {unknown} are not drawn; known are {list(_NAMES)}")
+        raise ValueError(f"dimensions {unknown} are not drawn; known are {list(NAMES)}")
     forever = np.isinf(table["death"].to_numpy())
     finite = table["death"].to_numpy()[~forever]
     largest = max(float(finite.max(initial=0.0)), float(table["birth"].max()))
@@ -126,16 +126,16 @@ def _drawn(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
 
 def _by_dimension(bars: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
-    for dimension in _NAMES:
+    for dimension in NAMES:
         rows = bars[bars["dimension"] == dimension]
         if len(rows):
             yield dimension, rows
 
 
 def _dots(rows: pd.DataFrame, dimension: int) -> hv.Scatter:
-    dots = hv.Scatter(rows, "birth", ["death", "length", "samples", "bar"], label=_NAMES[dimension])
+    dots = hv.Scatter(rows, "birth", ["death", "length", "samples", "bar"], label=NAMES[dimension])
     marker, mpl_marker = _MARKERS[dimension]
-    color, size = _COLORS[dimension], 7 if len(rows) < 100 else 5
+    color, size = COLORS[dimension], 7 if len(rows) < 100 else 5
     return both(
         dots,
         bokeh={"color": color, "size": size, "marker": marker, "alpha": 0.7, "tools": ["hover"]},
@@ -145,11 +145,11 @@ def _dots(rows: pd.DataFrame, dimension: int) -> hv.Scatter:
 
 def _lines(rows: pd.DataFrame, dimension: int) -> hv.Segments:
     ends, facts = ["birth", "row", "death", "end"], ["bar", "length", "samples"]
-    segments = hv.Segments(rows, ends, facts, label=_NAMES[dimension])
+    segments = hv.Segments(rows, ends, facts, label=NAMES[dimension])
     return both(
         segments,
-        bokeh={"color": _COLORS[dimension], "line_width": 2.5, "tools": ["hover"]},
-        mpl={"color": _COLORS[dimension], "linewidth": 1.8},
+        bokeh={"color": COLORS[dimension], "line_width": 2.5, "tools": ["hover"]},
+        mpl={"color": COLORS[dimension], "linewidth": 1.8},
     )
 
 
@@ -158,7 +158,7 @@ def _forever(bars: pd.DataFrame, x: str, y: str) -> list[hv.Points]:
     triangles = []
     up = y == "death"
     for dimension, rows in _by_dimension(bars[bars["forever"]]):
-        color = _COLORS[dimension]
+        color = COLORS[dimension]
         triangles.append(
             both(
                 hv.Points(rows, [x, y], ["bar", "samples"]),
