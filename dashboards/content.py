@@ -127,17 +127,34 @@ class Content:
 
     def nearest(self, row: int, modality: str, *, step: str, k: int) -> np.ndarray:
         """Rows of the k samples most similar to `row` within a modality, itself excluded; empty where it is absent."""
-        rows = self.present(modality)
-        if row not in rows:
+        if row not in self.present(modality):
             return np.array([], dtype=int)
         own = self.vectors(modality, step, np.array([row]))[0]
-        n = len(self.points)
-        parts = [slice(start, start + _PART) for start in range(0, n, _PART)]
-        similarity = np.concatenate([self.vectors(modality, step, part) @ own for part in parts])
-        rows = rows[rows != row]
+        return self.most_similar(own, modality, step=step, k=k, but=row)[0]
+
+    def most_similar(
+        self, vector: np.ndarray, modality: str, *, step: str, k: int, but: int = -1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the k samples of a modality most similar to a unit vector, and their cosine similarities.
+
+        Args:
+            vector: in the space of `step`.
+            modality: of the samples.
+            step: see `vectors`.
+            k: how many.
+            but: a row that does not count.
+        """
+        similarity, rows = self.similarities(vector, modality, step), self.present(modality)
+        rows = rows[rows != but]
         near = rows[np.argpartition(-similarity[rows], k)[: 4 * k]] if len(rows) > 4 * k else rows
         near = rows[similarity[rows] >= similarity[near].min()] if len(rows) > 4 * k else rows
-        return near[np.argsort(-similarity[near], kind="stable")[:k]]
+        near = near[np.argsort(-similarity[near], kind="stable")[:k]]
+        return near, similarity[near]
+
+    def similarities(self, vector: np.ndarray, modality: str, step: str) -> np.ndarray:
+        """Cosine similarity of every sample to a unit vector, 0 where the modality is absent."""
+        starts = range(0, len(self.points), _PART)
+        return np.concatenate([self.vectors(modality, step, slice(at, at + _PART)) @ vector for at in starts])
 
     def partner_ranks(self, rows: np.ndarray, source: str, target: str, step: str = "final") -> Ranks:
         """Rank (from 1) of each row's own partner among the targets in the shared space, and their cosine distance.

@@ -86,9 +86,19 @@ def placed(frame: pd.DataFrame, final: Embeddings, moved: Embeddings) -> pd.Data
     parts = []
     for block in unit.split(_ROWS):
         found = (block @ near.T).topk(k)
-        weight = 1 / ((1 - found.values.double()).clamp(min=0) + 1e-9)
-        parts.append((weight[..., None] * places[found.indices]).sum(dim=1) / weight.sum(dim=1, keepdim=True))
+        parts.append(interpolated(found.values, places[found.indices]))
     return _framed(rows, points, torch.cat(parts).numpy())
+
+
+def interpolated(similarity: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Where points go whose neighbors have places: the means of these, weighted by the inverse squares of the chords.
+
+    Args:
+        similarity: [n k] cosine similarity to the neighbors.
+        places: [n k 2] of the neighbors.
+    """
+    weight = 1 / ((1 - similarity.double()).clamp(min=0) + 1e-9)
+    return (weight[..., None] * places).sum(dim=1) / weight.sum(dim=1, keepdim=True)
 
 
 def gap_closed(shared: Embeddings, how: Gap) -> Embeddings:

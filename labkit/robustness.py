@@ -84,7 +84,7 @@ def measure(
             nothing of what was asked for can be measured.
         StoreError: the run or the cache cannot be read or written.
     """
-    config, content = _content(run)
+    config, content = content_of(run)
     raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=pick_device(device))
     conditions = Conditions(content.train, content.test, seed=config.seed, raw=raw)
     chosen = _chosen(config, raw, tuple(map(canonical, names)), modalities)
@@ -147,7 +147,7 @@ def measure_attacks(
         ValueError: as in `measure`; or more samples than there are.
         ConfigError, StoreError: as in `measure`.
     """
-    config, content = _content(run)
+    config, content = content_of(run)
     wanted = config.evaluation.attacks
     raw = RawFeatures(config.data, content.all, root=cache_root(run.folder.parent), device=pick_device(device))
     attacker = Attacks(content.train, content.test, samples=samples or wanted.samples, raw=raw)
@@ -198,8 +198,14 @@ def _nothing(run: Run, skipped: Sequence[Skipped]) -> str:
     return f"nothing to measure of run {run.id}: " + "; ".join(map(str, skipped))
 
 
-def _content(run: Run) -> tuple[RunConfig, samples.Samples]:
-    """The run's configuration and samples, if they are what the run was made from."""
+def content_of(run: Run) -> tuple[RunConfig, samples.Samples]:
+    """The run's configuration and samples, if they are what the run was made from.
+
+    Raises:
+        ConfigError: a version of labkit with other settings made the run.
+        ValueError: the run is not complete, or its data has changed.
+        StoreError: it cannot be read.
+    """
     if run.status != "complete":
         raise ValueError(f"run {run.id} is {run.status}; complete it first: `labkit run {run.id}`")
     config = parse(RunConfig, run.config, what=f"run {run.id}")
