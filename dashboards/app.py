@@ -22,13 +22,14 @@ from dashboards.page_manifolds import ManifoldsPage
 from dashboards.page_robustness import RobustnessPage
 from dashboards.page_runs import RunsPage
 from dashboards.page_topology import TopologyPage
+from dashboards.page_whatif import WhatIfPage
 from dashboards.session import Session, served_user
 from labkit.store import Store, StoreError
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = True
 
-PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, RunsPage, ComparePage, TopologyPage)
+PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, WhatIfPage, RunsPage, ComparePage, TopologyPage)
 _OFFERED = 200  # runs in the picker at a time; the filter finds the others
 _POLL = 3_000  # milliseconds between two looks for new runs
 _LOG = logging.getLogger("labkit.dashboard")

@@ -148,6 +148,14 @@ def load(content: Content) -> Model:
     return _load(str(content.run.folder), content.stamp)
 
 
+def opened(content: Content) -> Model | str:
+    """As `load`; the sentence that says why where it cannot be loaded."""
+    try:
+        return load(content)
+    except StoreError as error:
+        return str(error)
+
+
 @lru_cache(maxsize=4)
 def _load(folder: str, stamp: int) -> Model:
     return Model(at(folder, stamp))
