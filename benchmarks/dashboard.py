@@ -166,8 +166,10 @@ class Visitor:
         )
         self.document = self.session.document
         self.document.models.flush_synced()  # the server knows its own models: events name them only
-        self.figures = [f for f in self.document.select({"type": Plot}) if f.select_one({"name": "marks"}) is not None]
         self.opened = time.perf_counter() - started
+        self._send(Sent("document_ready", {}))  # until a browser says so, the server holds changes back
+        plots: list[Any] = list(self.document.select({"type": Plot}))
+        self.figures = [f for f in plots if f.select_one({"name": "marks"}) is not None]
         if len(self.figures) != len(MODALITIES) + 1:
             raise RuntimeError(f"{len(self.figures)} maps instead of {len(MODALITIES) + 1}")
 
@@ -189,8 +191,11 @@ class Visitor:
         """Leave."""
         self.session.close()
 
+    def _send(self, event: Sent) -> None:
+        self.document.callbacks.trigger_on_change(MessageSentEvent(self.document, "bokeh_event", event))
+
     @property
-    def _joint(self) -> Plot:
+    def _joint(self) -> Any:
         return next(f for f in self.figures if str(f.title.text).startswith("all"))
 
     def _until(self, sources: list[Any], event: Sent) -> float:
@@ -204,7 +209,7 @@ class Visitor:
         for source, listener in listeners:
             source.on_change("data", listener)
         started = time.perf_counter()
-        self.document.callbacks.trigger_on_change(MessageSentEvent(self.document, "bokeh_event", event))
+        self._send(event)
         # the public `force_roundtrip` drops the changes that arrive before its answer
         loop, connection = self._loop, self.session._connection
         stop = loop.call_later(WAIT, loop.stop)
@@ -218,7 +223,7 @@ class Visitor:
         return took
 
 
-def _base(figure: Plot) -> Any:
+def _base(figure: Any) -> Any:
     """The picture of the points: the only one that has no name of ours."""
     ours = {"contours", "lines", "chosen", "links", "marks", "star"}
     return next(r for r in figure.renderers if r.name not in ours)

@@ -53,11 +53,11 @@ class MapSet:
         self.lines = (0, 0)
         self._mask, self._ends, self._seen = np.zeros(frame.n, dtype=bool), frame.ends(np.zeros(0, int)), frame.extent
         told = None if self.large else _table(content, frame, paint)
-        ranges = Range1d(*frame.extent[0]), Range1d(*frame.extent[1])
+        x, y = (Range1d(start=low, end=high) for low, high in frame.extent)
         listen = Listeners(on_area, on_click, self._ranged)
         whose = {JOINT: None, **{m: m for m in frame.modalities}}
         self.panes = {
-            name: MapPane(frame, paint, modality, told=told, ranges=ranges, listen=listen)
+            name: MapPane(frame, paint, modality, told=told, ranges=(x, y), listen=listen)
             for name, modality in whose.items()
         }
 

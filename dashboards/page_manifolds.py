@@ -126,7 +126,10 @@ class ManifoldsPage(Page):
             except StoreError as error:
                 return str(notice(str(error)).object)
 
-        self.session.later(name, told, lambda found: pane.param.update(object=found))
+        def put(found: str) -> None:
+            pane.object = found
+
+        self.session.later(name, told, put)
 
     @param.depends("search", watch=True)
     def _search(self) -> None:

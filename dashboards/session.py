@@ -89,9 +89,10 @@ class Session(param.Parameterized):
         if now is before:
             return False
         same = before is not None and now is not None and before.run.folder == now.run.folder
-        if not same or len(self.selection.mask) != len(now.points):
+        n = 0 if now is None else len(now.points)
+        if not same or len(self.selection.mask) != n:
             self.content = None  # who watches the selection must not look it up in another run
-            self.selection.reset(0 if now is None else len(now.points))
+            self.selection.reset(n)
         self.content = now
         return True
 
@@ -126,8 +127,12 @@ class Session(param.Parameterized):
             apply(compute())
             return
 
+        def put(result: T) -> None:
+            if self._wanted.get(name) is ticket:
+                apply(result)
+
         def done(found: Future[T]) -> None:
-            document.add_next_tick_callback(lambda: self._wanted.get(name) is ticket and apply(found.result()))
+            document.add_next_tick_callback(lambda: put(found.result()))
 
         _WORKERS.submit(compute).add_done_callback(done)
 

@@ -47,7 +47,9 @@ def add_frames(found: Sequence[Run], methods: Sequence[str] = METHODS, gaps: Seq
     Returns:
         A sentence for every frame that cannot be made of a run: too few points, or too many.
     """
-    wanted = [(run, method, gap) for run in found for method in methods for gap in gaps if _lacks(run, method, gap)]
+    wanted: list[tuple[Run, str, Gap]] = [
+        (run, method, gap) for run in found for method in methods for gap in gaps if _lacks(run, method, gap)
+    ]
     skipped = []
     for run, method, gap in tqdm(wanted, desc="frames", unit="frame", disable=not wanted):
         final = project.gap_closed(_space(run, FINAL), gap)

@@ -133,10 +133,11 @@ def contours(x: np.ndarray, y: np.ndarray, extent: Extent) -> list[tuple[float, 
     density = np.pad(density, 1)  # so that every curve closes
     ranked = np.sort(density.ravel())[::-1]
     enclosed = np.cumsum(ranked) / ranked.sum()
-    steps = (xs[1] - xs[0], ys[1] - ys[0])
-    middles = [start + step * (np.arange(_GRID + 2) - 0.5) for start, step in zip((xs[0], ys[0]), steps, strict=True)]
-    drawn = contour_generator(*middles, density)
-    return [(share, list(drawn.lines(ranked[np.searchsorted(enclosed, share)]))) for share in SHARES]
+    middles = [edges[0] + (edges[1] - edges[0]) * (np.arange(_GRID + 2) - 0.5) for edges in (xs, ys)]
+    drawn = contour_generator(middles[0], middles[1], density)
+    levels = [float(ranked[np.searchsorted(enclosed, share)]) for share in SHARES]
+    curves = [[np.asarray(curve) for curve in drawn.lines(level)] for level in levels]
+    return list(zip(SHARES, curves, strict=True))
 
 
 def _opacity(total: np.ndarray) -> np.ndarray:
