@@ -17,6 +17,7 @@ import param
 from dashboards import items, parts, readiness, styles, url
 from dashboards.catalog import Listing
 from dashboards.page import Page
+from dashboards.page_ask import AskPage
 from dashboards.page_compare import ComparePage
 from dashboards.page_manifolds import ManifoldsPage
 from dashboards.page_robustness import RobustnessPage
@@ -29,7 +30,7 @@ from labkit.store import Store, StoreError
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = True
 
-PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, WhatIfPage, RunsPage, ComparePage, TopologyPage)
+PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, WhatIfPage, AskPage, RunsPage, ComparePage, TopologyPage)
 _OFFERED = 200  # runs in the picker at a time; the filter finds the others
 _POLL = 3_000  # milliseconds between two looks for new runs
 _LOG = logging.getLogger("labkit.dashboard")
@@ -273,7 +274,7 @@ def _no_runs(session: Session) -> list[Any]:
 
 def session() -> Any:
     """The page of one browser session, which follows the URL it was opened with and keeps it up to date."""
-    pn.extension("tabulator", raw_css=[items.STYLE, parts.STYLE])  # holds for one session
+    pn.extension("tabulator", "filedropper", raw_css=[items.STYLE, parts.STYLE])  # holds for one session
     location = pn.state.location
     query = {} if location is None else {k: str(v) for k, v in location.query_params.items()}
     user, writable = served_user()
