@@ -8,7 +8,7 @@ from dashboards import frames
 from dashboards.page import Page
 from dashboards.session import Session
 
-SHARED = ("run", "page", "step", "projection", "gap", "color", "under")
+SHARED = ("run", "page", "step", "projection", "gap", "color")
 _MOST = 200  # letters of a value that is taken from a URL
 
 
@@ -17,6 +17,8 @@ def written(session: Session, pages: Iterable[Page]) -> dict[str, str]:
     state = {name: str(getattr(session, name)) for name in SHARED}
     if session.content is not None and not session.projection:
         state["projection"] = next(iter(frames.methods(session.content)), "")
+    if session.under:
+        state["under"] = session.under
     state["theme"] = "dark" if session.dark else "default"
     for page in pages:
         own = {f"{page.key}.{name}": str(getattr(page, name)) for name in page.keep}
