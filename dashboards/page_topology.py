@@ -71,6 +71,8 @@ class TopologyPage(Page):
         content, stored = self.content, self.content.run.steps("topology")
         step, problem = self._offer({step for found in stored.values() for step in found})
         mapped = frames.chosen(self.session, content) if content.run.has("projections") else None
+        lacking = f"Maps not computed for this run: `labkit project {content.run.id}` does it."
+        self._message.objects = [notice(t) for t in (problem, "" if mapped else lacking) if t]
         drawn = (content, step, mapped, self.session.color)
         if drawn == self._drawn:
             return
@@ -84,8 +86,6 @@ class TopologyPage(Page):
         }
         self.maps = self._maps(content, mapped)
         self._told.object = _facts({m: (bars, about) for m, (bars, about) in found.items()})
-        lacking = f"Maps not computed for this run: `labkit project {content.run.id}` does it."
-        self._message.objects = [notice(t) for t in (problem, "" if mapped else lacking) if t]
         self._rows.objects = [self._row(m) for m in self.panes]
         if moved and not first:
             self.bars = ""  # a number means another class at another step
