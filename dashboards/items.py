@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 from functools import lru_cache
 from itertools import combinations, permutations
-from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from dashboards.content import Content
 from dashboards.parts import text
+from labkit.store.media import media_type
 
-_MEDIA = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg",
-          ".ogg": "audio/ogg", ".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac"}  # fmt: skip
 _MAX_BYTES = 4_000_000
 _MAX_TEXT = 400
 
@@ -127,23 +125,30 @@ def _item(content: Content, row: int, modality: str) -> str:
     raw = point.get(modality, None)
     if not point[f"present_{modality}"] or raw is None or pd.isna(raw):
         return ""
-    is_file = PurePosixPath(str(raw)).suffix.lower() in _MEDIA
-    source = _source(content, str(point["key"]), modality) if is_file else ""
+    if not media_type(raw):
+        return "" if str(raw) == caption(point) else f'<div class="cap">{text(str(raw)[:_MAX_TEXT])}</div>'
+    source, problem = _source(content, str(point["key"]), modality)
+    if problem:
+        return f'<div class="lk-none lk-gone">{text(str(raw)[:_MAX_TEXT])}: {text(problem)}</div>'
     if source.startswith("data:image"):
         return f'<img alt="{text(caption(point))}" src="{source}">'
-    if source.startswith("data:audio"):
-        return f'<audio controls preload="auto" data-modality="{text(modality)}" src="{source}"></audio>'
-    # a text, or a file that is not there, which its path tells
-    return "" if str(raw) == caption(point) else f'<div class="cap">{text(str(raw)[:_MAX_TEXT])}</div>'
+    return f'<audio controls preload="auto" data-modality="{text(modality)}" src="{source}"></audio>'
 
 
 @lru_cache(maxsize=2048)
-def _source(content: Content, key: str, modality: str) -> str:
-    """A picture or sound as a data URL; empty where there is no such file, or it is too large."""
+def _source(content: Content, key: str, modality: str) -> tuple[str, str]:
+    """A picture or sound as a data URL, or why it cannot be shown; the map and the numbers do without."""
     try:
         path = content.run.item_path(key, modality)
-    except (ValueError, OSError):  # outside the data folder, or gone: the map and the numbers do without
-        return ""
-    if path is None or path.stat().st_size > _MAX_BYTES:
-        return ""
-    return f"data:{_MEDIA[path.suffix.lower()]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+        if path is None or not media_type(path):
+            return "", "no picture or sound"
+        if path.stat().st_size > _MAX_BYTES:
+            return "", f"larger than {_MAX_BYTES // 1_000_000} MB, not shown"
+        found = path.read_bytes()
+    except ValueError:
+        return "", "outside the data folder, not shown"
+    except FileNotFoundError:
+        return "", "the file is missing; put it back into the data folder"
+    except OSError as error:
+        return "", f"cannot be read ({error.strerror})"
+    return f"data:{media_type(path)};base64,{base64.b64encode(found).decode()}", ""

@@ -17,14 +17,18 @@ class Part:
         what: as people call it.
         there: whether a run has it.
         command: what computes it; `RUN` stands for the run's id.
+        model: whether that takes the run's own model, which imported embeddings come without.
     """
 
     what: str
     there: Callable[[Content], bool]
     command: str
+    model: bool = False
 
     def told(self, content: Content) -> str:
         """The sentence of a page that cannot show it."""
+        if self.model and "imported" in content.run.config:
+            return f"{self.what}: not for imported embeddings, which come without the model that made them."
         return f"{self.what} not computed for this run: `{self.command.replace('RUN', content.run.id)}` does it."
 
 
@@ -34,11 +38,11 @@ def _has(kind: str) -> Callable[[Content], bool]:
 
 PARTS: dict[str, Part] = {
     "maps": Part("Maps", _has("projections"), "labkit project RUN"),
-    "steps": Part("Steps of the training", lambda c: len(c.steps) > 1, "labkit run RUN --rerun"),
+    "steps": Part("Steps of the training", lambda c: len(c.steps) > 1, "labkit run RUN --rerun", model=True),
     "couplings": Part("Transport plans", _has("couplings"), "labkit diagnose RUN"),
     "topology": Part("Topology", _has("topology"), "labkit diagnose RUN"),
-    "curves": Part("Robustness", lambda c: c.has_curves, "labkit robustness RUN"),
-    "weights": Part("Weights", _has("checkpoints"), "labkit run RUN --rerun"),
+    "curves": Part("Robustness", lambda c: c.has_curves, "labkit robustness RUN", model=True),
+    "weights": Part("Weights", _has("checkpoints"), "labkit run RUN --rerun", model=True),
 }
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit import _claims_command, _diagnose_command, _robustness_command
+from labkit import _claims_command, _diagnose_command, _import_command, _robustness_command
 from labkit._console import assignments, clear_errors, names, refuse_both
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ app.add_typer(data_app, name="data")
 app.command(epilog=_diagnose_command.EPILOG)(_diagnose_command.diagnose)
 app.command(epilog=_claims_command.EPILOG)(_claims_command.claims)
 app.command(epilog=_robustness_command.EPILOG)(_robustness_command.robustness)
+app.command("import", epilog=_import_command.EPILOG)(_import_command.import_embeddings)
 
 Root = Annotated[
     Path | None,

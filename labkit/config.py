@@ -219,6 +219,20 @@ def parse(model: type[T], values: dict[str, Any], *, what: str) -> T:
         raise ConfigError(f"{what}: " + "; ".join(_sentence(model, e) for e in error.errors())) from None
 
 
+def of_run(values: dict[str, Any], run_id: str) -> RunConfig:
+    """The configuration that a stored run was made with.
+
+    Raises:
+        ConfigError: the run was imported and has none, or a version of labkit with other settings stored it.
+    """
+    if "imported" in values:
+        raise ConfigError(
+            f"run {run_id} was imported: it has vectors, but no model to run; `labkit project`, `labkit diagnose` and "
+            "the dashboard work on it"
+        )
+    return parse(RunConfig, values, what=f"run {run_id}")
+
+
 def _sentence(model: type[BaseModel], error: Any) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "value_error" and not name:  # of the model as a whole: the message names the fields

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import sklearn
 from torch import Tensor
+from tqdm import tqdm
 
 from labkit import imputation, stats
 from labkit.attacks.evaluation import SUCCESS, Outcome
@@ -32,6 +33,7 @@ CURVE_METRICS = ("recall_at_10", "mrr")
 FIELD_OF_CURVES = "recall_at_10"
 # of what is stored per sample under corruptions, too
 FIELDS_OF_CURVES = (FIELD_OF_CURVES, "fused_recall_at_10", "linear_probe_accuracy", SUCCESS)
+_MANY = 2_000  # samples whose metrics take seconds
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,23 @@ def evaluate(
     if grid:
         _curves(aligner, train, conditions, grid, fitted, collected)
     return collected.result(conditions.skipped)
+
+
+def of_space(space: Embeddings, *, resamples: int, seed: int = 0, without: Sequence[str] = ()) -> Evaluation:
+    """Measure a space as it is, without the aligner that made it or the features that it was made of.
+
+    Args:
+        space: samples in the shared space.
+        resamples: of each interval.
+        seed: of resamples.
+        without: registered metrics that are left out, as those that compare with the features.
+    """
+    collected = _Collector(space, resamples, seed)
+    names = [name for name in METRICS.names() if name not in without]
+    for name in tqdm(names, desc="metrics", unit="metric", leave=False, disable=len(space) < _MANY):
+        for score in _with_intervals(cast("Metric", METRICS.get(name)), space, space, collected):
+            collected.add(score, corruption="none", severity=0, corrupted="", corruption_seed=0)
+    return collected.result([])
 
 
 def judges(aligner: Aligner, train: Embeddings, validation: Embeddings) -> list[Judge]:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from labkit import attacked, samples, stats, variants
 from labkit.attacked import Attacks
 from labkit.conditions import HARDER, Condition, Conditions, Skipped, canonical, is_raw
-from labkit.config import RunConfig, parse
+from labkit.config import RunConfig, of_run
 from labkit.corruptions import raw as raw_corruptions
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
@@ -208,7 +208,7 @@ def content_of(run: Run) -> tuple[RunConfig, samples.Samples]:
     """
     if run.status != "complete":
         raise ValueError(f"run {run.id} is {run.status}; complete it first: `labkit run {run.id}`")
-    config = parse(RunConfig, run.config, what=f"run {run.id}")
+    config = of_run(run.config, run.id)
     check_data(run)
     made_from, now = run.info["environment"].get("encoders"), samples.encoder_names(config)
     if made_from is not None and made_from != now:

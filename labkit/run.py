@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from labkit import __version__, attacks, conditions, data, frames, samples, variants
 from labkit.attacked import Attacks, measure
-from labkit.config import ConfigError, RunConfig, parse
+from labkit.config import ConfigError, RunConfig, of_run, parse
 from labkit.encoders.cache import cache_root
 from labkit.encoders.raw_features import RawFeatures
 from labkit.evaluate import evaluate
@@ -183,7 +183,7 @@ def stored_config(store: Store, run_id: str) -> RunConfig:
         ConfigError: a version of labkit with other settings stored it.
     """
     found = store.open(run_id)
-    return parse(RunConfig, found.config, what=f"run {found.id}")
+    return of_run(found.config, found.id)
 
 
 def pick_device(name: str) -> torch.device:

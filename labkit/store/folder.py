@@ -190,6 +190,8 @@ class RunFolder:
     def _not_computed(self, name: str, stored: str = "") -> NotComputedError:
         if self.is_alive:
             return NotComputedError(f"run {self.id} has no {name} yet: it is still running")
+        if "imported" in self.config and not name.startswith(("projections/", "topology/", "couplings/")):
+            return NotComputedError(f"run {self.id} has no {name}{stored}: it was imported, and this takes a model")
         command = self._manifest.command(name)
         return NotComputedError(f"run {self.id} has no {name}{stored}; not computed: `{command}` does it")
 

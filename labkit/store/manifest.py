@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -185,6 +186,11 @@ class Manifest:
             return f"labkit project {self.folder.name}"
         if name.startswith(("topology/", "couplings/")):
             return f"labkit diagnose {self.folder.name}"
+        info = self.read()
+        if made := info["config"].get("imported"):
+            files = [f"{modality}={file}" for modality, file in made["files"].items()]
+            options = ["--points", made["points"], "--root", made["items"], "--name", info["name"]]
+            return shlex.join(["labkit", "import", *files, *options])
         return f"labkit run {self.folder.name} --rerun"
 
     def _announce(self, sizes: Mapping[str, int]) -> None:
