@@ -107,7 +107,7 @@ def _methods(listing: Listing, data: str, own: str) -> tuple[Method, ...]:
     complete = {i: r for i, r in listing.records.items() if r["state"] == "complete" and data_of(listing, i) == data}
     found: dict[str, dict[int, str]] = {}
     for i, record in complete.items():  # oldest first, so the newest of a seed stays
-        found.setdefault(_configuration(record), {})[record["seed"]] = i
+        found.setdefault(configuration(record), {})[record["seed"]] = i
 
     def first(runs: dict[int, str]) -> Mapping[str, Any]:
         return complete[next(iter(runs.values()))]
@@ -126,7 +126,7 @@ def _methods(listing: Listing, data: str, own: str) -> tuple[Method, ...]:
     return tuple(sorted(made, key=lambda m: (m.variant, own not in m.ids)))
 
 
-def _configuration(record: Mapping[str, Any]) -> str:
+def configuration(record: Mapping[str, Any]) -> str:
     """All that decides a result but the seed, and not what was measured of it, as text."""
     kept = {k: v for k, v in record["config"].items() if k not in ("seed", "evaluation")}
     return json.dumps([record["variant"], kept], sort_keys=True)

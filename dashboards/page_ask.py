@@ -273,4 +273,5 @@ def _answer(
 
 
 def _entry(content: Content, row: int, similarity: float) -> str:
-    return f'<div class="lk-hit"><b>{similarity:.2f}</b>{entries(content, np.array([row]))}</div>'
+    number = f'<b class="lk-similarity">{similarity:.2f}</b>'
+    return f'<div style="display: flex; align-items: center; gap: 6px">{number}{entries(content, np.array([row]))}</div>'

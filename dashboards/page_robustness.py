@@ -15,7 +15,7 @@ import panel as pn
 import param
 from bokeh.events import Tap
 
-from dashboards import robust
+from dashboards import readiness, robust
 from dashboards.comparison import Comparison
 from dashboards.items import entries
 from dashboards.page import Page
@@ -36,7 +36,7 @@ _HINT = (
 )
 _AREA = (
     "Area under the curve as a share of the clean value (1: nothing is lost), and its difference to the method of the "
-    "shown run, paired by seed. Intervals are 95 %."
+    "shown run, paired by seed."
 )
 
 
@@ -45,7 +45,6 @@ class RobustnessPage(Page):
 
     title = "Robustness"
     keep = ("metric", "curve", "direction", "family")
-    parts = ("curves",)
 
     metric = param.String(default="", doc="Name of the metric.")
     curve = param.String(default="", doc="Corruption and modality, see `robust.Curve`.")
@@ -68,7 +67,7 @@ class RobustnessPage(Page):
         self._drawing = pn.Column(sizing_mode="stretch_width", styles={"flex": "3 1 640px", "min-width": "0"})
         self._told = pn.pane.HTML(_hint(), sizing_mode="stretch_width")
         self._failing = pn.pane.HTML("", sizing_mode="stretch_width")
-        self._areas = pn.Column(sizing_mode="stretch_width")
+        self._message, self._body, self._areas = (pn.Column(sizing_mode="stretch_width") for _ in range(3))
         self.view = self._layout()
 
     @property
@@ -130,15 +129,17 @@ class RobustnessPage(Page):
         self._updating = True
         try:
             self.runs = robust.measured(self.session.listing, self.session.run)
-            selects = self._selects
-            self._put("metric", {words(m): m for m in robust.metrics(self.content)})
-            pairs = [f"{a} → {b}" for a, b in robust.directions(self.content, self.metric)]
+            run = robust.example(self.session.store, self.runs, self.session.run)
+            if run is None:
+                return
+            self._put("metric", {words(m): m for m in robust.metrics(run)})
+            pairs = [f"{a} → {b}" for a, b in robust.directions(run, self.metric)]
             self._put("direction", {MEAN: "", **{p: p for p in pairs}})
-            curves = robust.curves(self.content, self.metric)
+            curves = robust.curves(run, self.metric)
             families = [f for f in (*FAMILIES, "other") if f in {family_of(c.corruption) for c in curves}]
             self._put("family", {ONE: "", **{f"all of family {f}": f for f in families}})
             self._put("curve", {f"{words(c.corruption)} of {words(c.corrupted)}": str(c) for c in curves})
-            selects["curve"].disabled = bool(self.family)
+            self._selects["curve"].disabled = bool(self.family)
         finally:
             self._updating = False
 
@@ -151,8 +152,13 @@ class RobustnessPage(Page):
 
     def _draw(self) -> None:
         assert self.runs is not None
+        told = readiness.lacking(self.content, ("curves",))
+        self._message.objects = [notice(part.told(self.content)) for part in told]
+        self._told.object, self._failing.object = _hint(), ""
+        self._body.visible = bool(self.runs.ids)
+        if not self.runs.ids:
+            return
         self.levels = robust.levels(self.runs, self.metric, self.pair)
-        own = self._method()
         if self.family:
             rows = self.levels[[family_of(c) == self.family for c in self.levels["corruption"]]]
             drawn: Any = views.robustness_panels(rows, metric=self.metric)
@@ -165,17 +171,17 @@ class RobustnessPage(Page):
             rows = self.levels.query("corruption == @self.chosen.corruption and corrupted == @self.chosen.corrupted")
             drawn = self._clickable(views.severity_curves(rows, metric=self.metric), self.chosen)
             drawn = drawn.opts(responsive=True, height=440, min_width=520, backend="bokeh")
-            found = robust.areas(self.runs, self.metric, self.pair, self.chosen, baseline=own)
-            self._areas.objects = [pn.pane.Markdown(_AREA), table(found)]
+            found = robust.areas(self.runs, self.metric, self.pair, self.chosen, baseline=self._method())
+            kinds = views.kinds(rows["interval"])
+            self._areas.objects = [pn.pane.Markdown(f"{_AREA} Intervals: {kinds}."), table(found)]
         self._drawing.objects = [
             pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False, sizing_mode="stretch_width")
         ]
-        self._told.object, self._failing.object = _hint(), ""
 
     def _method(self) -> str:
-        """The method of the shown run."""
+        """The method of the shown run, empty where it has no curves."""
         assert self.runs is not None
-        return next(c for i, c in zip(self.runs.ids, self.runs.cells, strict=True) if i == self.session.run)
+        return dict(zip(self.runs.ids, self.runs.cells, strict=True)).get(self.session.run, "")
 
     def _clickable(self, drawn: Any, curve: Curve) -> Any:
         """A drawing whose clicks select what fails there."""
@@ -193,12 +199,12 @@ class RobustnessPage(Page):
         side = pn.Column(
             self._told, pn.FlexBox(maps, color), self._failing, styles={"flex": "2 1 360px", "min-width": "0"}
         )
-        return pn.Column(
+        self._body.objects = [
             pn.FlexBox(*self._selects.values()),
             pn.FlexBox(self._drawing, side, align_items="start", gap="14px", sizing_mode="stretch_width"),
             self._areas,
-            sizing_mode="stretch_width",
-        )
+        ]
+        return pn.Column(self._message, self._body, sizing_mode="stretch_width")
 
     def _color(self) -> None:
         """Open the maps, colored by the severity at which each sample first fails."""

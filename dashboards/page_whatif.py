@@ -152,7 +152,7 @@ class WhatIfPage(Page):
         self._items.object = self._preview(moment, found)
         self._numbers.object = _ranks(content, moment, found)
         columns = [
-            f'<div class="lk-col"><div class="lk-mod">now nearest in {text(m)} · most similar '
+            f'<div class="lk-col"><div class="lk-mod">now nearest in {text(words(m))} · most similar '
             f"{similarity.max(initial=-1):.2f}</div>{entries(content, rows)}</div>"
             for m, (rows, similarity) in found.near.items()
         ]
@@ -242,7 +242,7 @@ class WhatIfPage(Page):
     def _layout(self) -> pn.Column:
         left = pn.Column(self._legend, self._map, self._drawn, styles={"flex": "3 1 560px", "min-width": "0"})
         right = pn.Column(
-            self._items, self._numbers, self._near, self._card, styles={"flex": "2 1 400px", "min-width": "0"}
+            self._card, self._items, self._numbers, self._near, styles={"flex": "2 1 400px", "min-width": "0"}
         )
         return pn.Column(
             pn.FlexBox(self._find, self._modality, self._corruption, self._severity),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pandas as pd
 from dashboards.catalog import Listing
 from dashboards.comparison import Comparison, comparable
 from dashboards.content import Content, stamp
-from dashboards.methods import data_of
+from dashboards.methods import configuration, data_of
 from labkit import stats
 from labkit.store import Run, Store, StoreError
 from labkit.views import words
@@ -50,27 +51,33 @@ class Curve:
 
 
 def measured(listing: Listing, run_id: str) -> Comparison:
-    """The runs that are comparable to `run_id`, of those that have curves; a method's older runs stand in."""
-    return comparable(_with_curves(listing, run_id), run_id)
+    """The runs on the data of `run_id` that have curves; each variant in one configuration, its own first."""
+    found = _with_curves(listing, run_id)
+    return comparable(found, run_id if run_id in found.records else next(iter(found.records), ""))
 
 
-def metrics(content: Content) -> list[str]:
+def example(store: Store, runs: Comparison, run_id: str) -> Run | None:
+    """The run whose curves are offered: `run_id` if it has some, else another one on its data."""
+    return store.open(run_id if run_id in runs.ids else runs.ids[0]) if runs.ids else None
+
+
+def metrics(run: Run) -> list[str]:
     """Metrics of a run that have curves and of which more is better, recall first."""
-    scores = content.run.scores()
+    scores = run.scores()
     rows = scores[(scores["corruption"] != "none") & scores["higher_is_better"]]
     return sorted(rows["metric"].unique(), key=lambda m: (m != FIELD, not m.startswith("recall"), m))
 
 
-def curves(content: Content, metric: str) -> list[Curve]:
+def curves(run: Run, metric: str) -> list[Curve]:
     """What a run was measured under."""
-    rows = content.run.scores().query("corruption != 'none' and metric == @metric")
+    rows = run.scores().query("corruption != 'none' and metric == @metric")
     pairs = rows[["corruption", "corrupted"]].drop_duplicates().sort_values(["corrupted", "corruption"])
     return [Curve(*pair) for pair in pairs.itertuples(index=False)]
 
 
-def directions(content: Content, metric: str) -> list[tuple[str, str]]:
+def directions(run: Run, metric: str) -> list[tuple[str, str]]:
     """From which modality to which a metric was measured under corruptions."""
-    rows = content.run.scores().query("corruption != 'none' and metric == @metric")
+    rows = run.scores().query("corruption != 'none' and metric == @metric")
     return sorted(set(zip(rows["source"], rows["target"], strict=True)))
 
 
@@ -98,33 +105,28 @@ def levels(runs: Comparison, metric: str, direction: tuple[str, str] | None) -> 
 def areas(
     runs: Comparison, metric: str, direction: tuple[str, str] | None, curve: Curve, *, baseline: str
 ) -> pd.DataFrame:
-    """Area under one curve, relative to the clean value, of every method, and its paired difference to one of them.
+    """Area under one curve, relative to the clean value, of every method, and its paired difference to `baseline`.
 
     Returns:
-        method, clean, area, interval, seeds, difference, p (Holm), paired over: texts but for seeds; best area first.
+        Texts: method, value when clean, area, seeds, difference, p (Holm) and seeds of both; best area first.
     """
     rows = seed_curves(runs, metric, direction)
     rows = rows[(rows["corruption"] == curve.corruption) & (rows["corrupted"] == curve.corrupted)]
-    numbers = stats.curve_numbers(rows)
-    found = stats.summarize_numbers(numbers[["corruption", "corrupted", "method", "seed", "area"]],
-                                    test_share=runs.test_share).set_index("method")  # fmt: skip
-    clean = rows[rows["severity"] == 0].groupby("method")["value"].mean()
-    versus = stats.compare_numbers(numbers, number="area", baseline=baseline, test_share=runs.test_share)
-    versus = versus.set_index("method").reindex(found.index)
-    table = pd.DataFrame(
-        {
-            "method": found.index,
-            "clean": clean.reindex(found.index),
-            "area": found["value"],
-            "interval": _spans(found),
-            "over": found["interval"],
-            "difference": versus["difference"],
-            "its interval": _spans(versus),
-            "p (Holm)": versus["p_holm"],
-            "paired over": versus["kind"].fillna("the baseline"),
+    numbers = stats.curve_numbers(rows)[["corruption", "corrupted", "method", "seed", "area"]]
+    found = stats.summarize_numbers(numbers, test_share=runs.test_share).dropna(subset=["value"])
+    found = found.sort_values("value", ascending=False).set_index("method")
+    clean = rows[rows["severity"] == 0].groupby("method")["value"].mean().reindex(found.index)
+    columns = {"method": found.index, "when clean": clean.map("{:.3f}".format), "area": _with_spans(found, "value")}
+    columns |= {"seeds": found["seeds"]}
+    if baseline in set(numbers["method"]):
+        versus = stats.compare_numbers(numbers, number="area", baseline=baseline, test_share=runs.test_share)
+        versus = versus.set_index("method").reindex(found.index)
+        columns |= {
+            f"difference to {baseline}": _with_spans(versus, "difference"),
+            "p (Holm)": ["" if pd.isna(p) else f"{p:.3f}" for p in versus["p_holm"]],
+            "seeds of both": ["" if pd.isna(n) else f"{n:.0f}" for n in versus["seeds"]],
         }
-    )
-    return table.dropna(subset=["area"]).sort_values("area", ascending=False, ignore_index=True)
+    return pd.DataFrame(columns).reset_index(drop=True)
 
 
 @lru_cache(maxsize=64)
@@ -172,7 +174,7 @@ def first_failures(content: Content, modalities: Sequence[str], under: str) -> t
     Raises:
         StoreError: there are no per-sample values.
     """
-    there = curves(content, FIELD) if content.has_curves else []
+    there = curves(content.run, FIELD) if content.has_curves else []
     chosen = next((c for c in there if str(c) == under), None) or next(iter(there), None)
     if chosen is None:
         raise StoreError(f"no curves of this run: `labkit robustness {content.run.id}` measures them")
@@ -188,40 +190,36 @@ def first_failures(content: Content, modalities: Sequence[str], under: str) -> t
 
 @lru_cache(maxsize=16)
 def _with_curves(listing: Listing, run_id: str) -> Listing:
-    """The runs on the data of one that have curves; no other run of its variant and seed, so that it counts itself."""
-    own, data = listing.records[run_id], data_of(listing, run_id)
-    twin = (own["variant"], own["seed"])
-    kept = {
-        i: r
-        for i, r in listing.records.items()
-        if i == run_id
-        or (
-            r["state"] == "complete"
-            and (r["variant"], r["seed"]) != twin
-            and data_of(listing, i) == data
-            and _curved(listing.root, r)
-        )
-    }
-    return Listing(listing.root, kept, ())
+    """The runs on the data of one that have curves; of several of one configuration and seed the one that has most.
+
+    The run itself stands for its configuration and seed if it has any.
+    """
+    data = data_of(listing, run_id)
+    best: dict[tuple[str, int], tuple[tuple[bool, int], str]] = {}
+    for i, record in listing.records.items():  # oldest first: of equals the newest stays
+        if record["state"] != "complete" or data_of(listing, i) != data or not (n := _measured(listing.root, record)):
+            continue
+        same, rank = (configuration(record), record["seed"]), (i == run_id, n)
+        if same not in best or rank >= best[same][0]:
+            best[same] = (rank, i)
+    kept = {i for _, i in best.values()}
+    return Listing(listing.root, {i: r for i, r in listing.records.items() if i in kept}, ())
 
 
-def _curved(root: Path, record: Mapping[str, object]) -> bool:
-    """Whether a run has curves: its configuration asks for them, or they were measured later."""
-    config = record["config"]
-    asked = config.get("evaluation", {}).get("corruptions") if isinstance(config, Mapping) else None
-    if asked:
-        return True
+def _measured(root: Path, record: Mapping[str, Any]) -> int:
+    """How many corruptions a run was measured under: those of its configuration, or what was measured later."""
+    asked = record["config"].get("evaluation", {}).get("corruptions")
     run = Run(root / str(record["id"]))
-    return _has_curves(str(run.folder), stamp(run))
+    return len(asked) if asked else _measured_later(str(run.folder), stamp(run))
 
 
 @lru_cache(maxsize=8192)
-def _has_curves(folder: str, stamp: int) -> bool:
+def _measured_later(folder: str, stamp: int) -> int:
     try:
         run = Run(Path(folder))
-        return run.has("scores") and bool((run.scores()["corruption"] != "none").any())
+        return len(set(run.scores()["corruption"]) - {"none"}) if run.has("scores") else 0
     except StoreError:
-        return False
+        return 0
 
 
 @lru_cache(maxsize=4)
@@ -234,8 +232,10 @@ def _scores(runs: Comparison, metric: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _spans(table: pd.DataFrame) -> list[str]:
+def _with_spans(table: pd.DataFrame, value: str) -> list[str]:
+    """Values with their intervals as text."""
+    rows = table[[value, "low", "high"]].itertuples(index=False)
     return [
-        "" if pd.isna(low) else f"[{low:.3f}, {high:.3f}]"
-        for low, high in table[["low", "high"]].itertuples(index=False)
+        "" if pd.isna(v) else f"{v:.3f}" if pd.isna(low) else f"{v:.3f} [{low:.3f}, {high:.3f}]"
+        for v, low, high in rows
     ]

@@ -9,7 +9,7 @@ Every drawing carries its options for both backends; which one draws is up to `h
 fixed per modality and variant and safe for color-blind readers, see `labkit.views.colors`.
 """
 
-from ._style import words
+from ._style import kinds, words
 from .attack_plots import AttackExample, attack_sheet
 from .colors import category_colors, modality_colors, variant_colors
 from .critical_difference import critical_difference
@@ -59,6 +59,7 @@ __all__ = [
     "failure_heatmap",
     "failure_histogram",
     "first_colors",
+    "kinds",
     "leaderboard_plot",
     "level_curves",
     "level_panels",

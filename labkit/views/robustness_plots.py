@@ -123,7 +123,7 @@ def severity_curves(levels: pd.DataFrame, *, metric: str) -> hv.Overlay:
     axes["xlabel"] = "severity (0 = clean)"
     drawn = both(curve_overlay(rows, _by_clean_value(rows)), bokeh=axes, mpl=axes)
     what = f"{words(metric)} under {words(cells[0][0])} of {words(cells[0][1])}"
-    title = f"{what}; n = {_span(rows['n'])} test samples\nband: {kinds(rows['interval'])}"
+    title = f"{what}; n = {_span(rows['n'])}\nband: {kinds(rows['interval'])}"
     return framed(drawn, title=title, size=(760, 420), legend="right")
 
 

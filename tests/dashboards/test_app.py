@@ -12,7 +12,6 @@ from bokeh.events import SelectionGeometry
 
 from dashboards.app import App
 from dashboards.items import card, neighbors
-from dashboards.page_robustness import wide
 from dashboards.parts import legend, notice, table
 from dashboards.session import COLORS, Session
 from labkit import views
@@ -134,10 +133,9 @@ def test_every_color_draws_or_says_why_not(app, color):
 
 
 def test_pages_are_drawn_when_somebody_looks(app):
-    assert not app.pages["Robustness"]._body.objects
+    assert app.pages["Robustness"].levels.empty
     app.session.page = "Robustness"
-    numbers = app.pages["Robustness"]._body.objects[-1].value
-    assert set(numbers["variant"]) == {"cca", "procrustes"}
+    assert set(app.pages["Robustness"].levels["method"]) == {"cca", "procrustes"}
     assert not app.pages["Runs"]._board.objects
     app.session.page = "Runs"
     assert app.pages["Runs"]._board.objects
@@ -283,18 +281,6 @@ def test_legend_names_categories_and_counts_what_is_not_measured():
     assert "&lt;b&gt;" in named
     assert "<b>" not in re.sub(r"<b style[^>]*>", "", named)
     assert "not measured: 2 of 3" in legend(manifolds.coloring(frame, "value"), "value", frame["value"])
-
-
-def test_wide_table_holds_the_numbers_of_the_curves(runs_root):
-    scores = Store(runs_root).scores()
-    where = {"metric": "recall_at_10", "corruption": "feature_noise", "corrupted": "image"}
-    curves = views.curve_table(scores, **where, source="image", target="text")
-    board = wide(curves)
-    for row in curves.itertuples():
-        cell = board.set_index("variant").loc[row.variant, f"severity {int(row.severity)}"]
-        assert cell == f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]"
-    first = board["severity 0"].str.split().str[0].astype(float)
-    assert first.is_monotonic_decreasing
 
 
 def test_switching_runs_starts_the_selection_anew(app):

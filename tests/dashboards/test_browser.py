@@ -104,7 +104,7 @@ def test_the_address_restores_the_page_and_the_theme_keeps_it(visit, served_root
     assert page.get_by_label("Color").input_value() == "split"
     assert page.get_by_label("Projection").input_value() == "PCA"
     page.get_by_text("Robustness", exact=True).click()
-    page.get_by_text("The same in numbers").wait_for()
+    page.get_by_text("Area under the curve").wait_for()
     page.get_by_text("Runs", exact=True).click()
     page.get_by_text("All runs in this folder").wait_for()
     assert page.locator(".lk-states").inner_text() == "6 complete · 1 failed"
