@@ -1,18 +1,19 @@
-"""What the server does before the first visitor comes: load the app and compile what draws large runs.
+"""What the server does before the first visitor comes: load the app, compile what draws large runs, draw once.
 
-Compilation takes seconds, and nobody should wait for it.
+Imports, compilation and the first drawing take seconds, and nobody should wait for them.
 """
 
 from __future__ import annotations
 
 
 def on_server_loaded(_: object) -> None:
-    """Import the app, draw a few points, and read the list of runs."""
+    """Import the app, draw a few points of every kind, and the run that visitors see first."""
     import pandas as pd
+    from bokeh.document import Document
 
-    from dashboards import app  # noqa: F401  imported once, for all sessions
-    from dashboards.catalog import catalog
-    from labkit.store import runs_root
+    from dashboards.app import App
+    from dashboards.session import Session
+    from labkit.store import Store
     from labkit.views import density
 
     places = {"x": [0.0, 0.5], "y": [0.0, 0.5]}
@@ -22,4 +23,4 @@ def on_server_loaded(_: object) -> None:
         density.count(table if hasattr(color, "categories") else table.astype({"color": "float32"}), extent, (8, 8))
     ends = pd.DataFrame({"x0": [0.0], "y0": [0.0], "x1": [1.0], "y1": [1.0]}, dtype="float32")
     density.count_lines({name: ends[name].to_numpy() for name in ends}, extent, (8, 8))
-    catalog(runs_root()).listing()
+    App(Session(Store())).template().server_doc(Document())

@@ -88,7 +88,10 @@ class Content:
 
     def present(self, modality: str) -> np.ndarray:
         """Rows that have the modality."""
-        return np.flatnonzero(self.points[f"present_{modality}"].to_numpy(dtype=bool))
+        return np.flatnonzero(self._has(modality))
+
+    def _has(self, modality: str) -> np.ndarray:
+        return self.points[f"present_{modality}"].to_numpy(dtype=bool)
 
     @property
     def is_large(self) -> bool:
@@ -159,12 +162,12 @@ class Content:
     def partner_ranks(self, rows: np.ndarray, source: str, target: str, step: str = "final") -> Ranks:
         """Rank (from 1) of each row's own partner among the targets in the shared space, and their cosine distance.
 
-        Samples of the row's own caption group are no competitors: they would be right answers too. Only rows that have
-        both modalities count. Ties rank the partner last, so a collapsed space earns nothing. Of large runs, and of
-        many rows, a sample is ranked, of large runs against a sample of the targets.
+        `rows` has no row twice; those that have both modalities count. Samples of the row's own caption group are no
+        competitors: they would be right answers too. Ties rank the partner last, so a collapsed space earns nothing.
+        Of large runs, and of many rows, a sample is ranked, of large runs against a sample of the targets.
         """
         gallery = self.present(target)
-        rows = np.intersect1d(np.intersect1d(rows, self.present(source)), gallery)
+        rows = rows[self._has(source)[rows] & self._has(target)[rows]]
         pairs, random = len(rows), np.random.default_rng(0)
         most, against = (MOST_LARGE if self.is_large else MOST), 2 * MOST_LARGE if self.is_large else len(gallery)
         if pairs > most:
