@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
 
-from dashboards.content import Content
+from dashboards.content import Content, Ranks
 from dashboards.parts import text
 from labkit.store.media import media_type
 
 _MAX_BYTES = 4_000_000
 _MAX_TEXT = 400
+
+_MEANING = {
+    "median rank": "of the true partner among all targets, from 1",
+    "median distance": "cosine distance between partners",
+    "by chance": "median cosine distance of random pairs",
+    "gap": "distance between the mean vectors of both modalities",
+}
 
 STYLE = """
 .lk-card { display: flex; gap: 8px 14px; flex-wrap: wrap; align-items: center; margin-bottom: 6px }
@@ -25,6 +33,7 @@ STYLE = """
 .lk-cols { display: flex; gap: 14px; flex-wrap: wrap } .lk-col { min-width: 150px; flex: 1 }
 .lk-row { display: flex; gap: 8px; align-items: center; padding: 3px 5px; border-radius: 6px; font-size: .92em }
 .lk-row img { width: 40px; height: 40px; background: #fff; border-radius: 4px; object-fit: contain }
+.lk-row audio { width: 170px; height: 28px; display: block }
 .lk-shared { background: rgba(230, 159, 0, .22) } .lk-none { opacity: .7; margin: 2px 0 6px }
 table.lk-num { font-variant-numeric: tabular-nums; border-collapse: collapse }
 table.lk-num td, table.lk-num th { padding: 1px 12px 1px 0; text-align: right }
@@ -69,28 +78,33 @@ def entries(content: Content, rows: np.ndarray) -> str:
     return f'<div class="lk-cols">{"".join(_entry(content, int(row), marked=False) for row in rows)}</div>'
 
 
-def partner_table(content: Content, rows: np.ndarray, *, step: str = "final") -> str:
-    """Per direction: pairs, median rank of the true partner and median cosine distance, in the shared space.
+def partners(content: Content, rows: np.ndarray, *, step: str = "final") -> dict[tuple[str, str], Ranks]:
+    """Where the partners of some samples are, by direction; directions without a pair are left out.
 
     Raises:
         NotComputedError: the vectors of the shared space are not stored.
     """
+    found = {(a, b): content.partner_ranks(rows, a, b, step) for a, b in permutations(content.modalities, 2)}
+    return {way: ranks for way, ranks in found.items() if ranks.pairs}
+
+
+def partner_table(content: Content, found: Mapping[tuple[str, str], Ranks], *, step: str = "final") -> str:
+    """Per direction: pairs, median rank of the true partner, median distances of it and by chance, and the gap."""
     lines, sampled = [], ""
-    for source, target in permutations(content.modalities, 2):
-        found = content.partner_ranks(rows, source, target, step)
-        if not len(found.rank):
-            continue
-        rank = f"{np.median(found.rank):.0f} of {found.last:,}"
-        cells = (f"{found.pairs:,}", rank, f"{np.median(found.distance):.2f}")
+    for (source, target), ranks in found.items():
+        rank = f"{np.median(ranks.rank):.0f} of {ranks.last:,}"
+        chance = f"{np.median(ranks.chance):.2f}" if len(ranks.chance) else ""
+        cells = (f"{ranks.pairs:,}", rank, f"{np.median(ranks.distance):.2f}", chance, f"{ranks.gap:.2f}")
         numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
         lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
-        if len(found.rank) < found.pairs:
-            sampled = f"Medians of a random sample of {len(found.rank):,} pairs"
-            sampled += f", ranked against {2 * len(found.rank):,} random targets." if content.is_large else "."
+        if len(ranks.rank) < ranks.pairs:
+            sampled = f"Medians of a random sample of {len(ranks.rank):,} pairs"
+            sampled += f", ranked against {2 * len(ranks.rank):,} random targets." if content.is_large else "."
     where = "shared space" if step == "final" else f"shared space, step {step}"
-    head = f"<tr><th>{text(where)}</th><th>pairs</th><th>median rank of partner</th><th>median distance</th></tr>"
+    names = (where, "pairs", "median rank", "median distance", "by chance", "gap")
+    head = "".join(f'<th title="{text(_MEANING.get(n, ""))}">{text(n)}</th>' for n in names)
     note = f'<div class="lk-none">{sampled}</div>' if sampled else ""
-    return f'<table class="lk-num">{head}{"".join(lines)}</table>{note}'
+    return f'<table class="lk-num"><tr>{head}</tr>{"".join(lines)}</table>{note}'
 
 
 def caption(point: pd.Series) -> str:
@@ -112,11 +126,18 @@ def _overlaps(content: Content, found: dict[str, np.ndarray]) -> str:
     return f"shared neighbors (marked): {' · '.join(parts)} · by chance {k * k / max(others, 1):.1g}"
 
 
-def _entry(content: Content, row: int, *, marked: bool) -> str:
+def listed(content: Content, row: int, modality: str, told: str, *, marked: bool) -> str:
+    """One sample of a list of a modality: as elsewhere, with a line of text, and the sound where it is one."""
+    item = _item(content, row, modality)
+    sound = item if item.startswith("<audio") else ""
+    return _entry(content, row, marked=marked, more=f'<div class="lk-mod">{text(told)}</div>{sound}')
+
+
+def _entry(content: Content, row: int, *, marked: bool, more: str = "") -> str:
     pictures = (_item(content, row, m) for m in content.modalities)
     picture = next((shown for shown in pictures if shown.startswith("<img")), "")
     classes = "lk-row lk-shared" if marked else "lk-row"
-    return f'<div class="{classes}">{picture}<span>{text(caption(content.points.iloc[row]))}</span></div>'
+    return f'<div class="{classes}">{picture}<span>{text(caption(content.points.iloc[row]))}{more}</span></div>'
 
 
 def _item(content: Content, row: int, modality: str) -> str:

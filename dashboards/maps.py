@@ -18,7 +18,7 @@ from dashboards import content as contents
 from dashboards import robust
 from dashboards.content import Content
 from dashboards.frames import Shown
-from dashboards.session import FIELDS, FIRST
+from dashboards.session import FIELDS, FIRST, MEASURES
 from labkit.store import StoreError
 from labkit.views import density, first_colors
 from labkit.views.colors import MISSING, category_colors, modality_colors
@@ -224,6 +224,13 @@ def _paint(of: Frame, content: Content, color: str) -> Paint:
             return Paint(coloring(pd.DataFrame({"value": values}), "value"), values)
         except StoreError as error:
             return Paint(*_by_modality(of), problem=str(error))
+    if color in MEASURES:
+        try:
+            values = _field(content, of, MEASURES[color])
+        except StoreError as error:
+            return Paint(*_by_modality(of), problem=str(error))
+        top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0
+        return Paint(Coloring("value", None, (0.0, top if top > 0 else 1.0)), values)
     if color.startswith(FIRST):
         try:
             return _by_first_failure(content, of, color.partition(": ")[2])

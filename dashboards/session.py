@@ -26,8 +26,13 @@ FIELDS = {
     "neighborhood preservation": "neighborhood_preservation",
     "neighborhood kept": "neighborhood_kept",
 }
+MEASURES = {  # without an upper end: the scale begins at zero
+    "curvature difference": "curvature_alignment",
+    "GW distortion": "gromov_wasserstein",
+    "hubness": "k_occurrence",
+}
 FIRST = "first failure"  # severity at which a sample first fails
-COLORS = ("modality", "label", "kind", "split", "trust", *FIELDS, FIRST)
+COLORS = ("modality", "label", "kind", "split", "trust", *FIELDS, *MEASURES, FIRST)
 _WORKERS = ThreadPoolExecutor(max_workers=2, thread_name_prefix="numbers")  # holds no state of a session
 
 
@@ -52,6 +57,8 @@ class Session(param.Parameterized):
     gap = param.Selector(default="raw", objects=list(GAPS), doc="What is done with the gap between modalities.")
     color = param.Selector(default="modality", objects=list(COLORS), doc="What the color of a point means.")
     under = param.String(default="", doc="Corruption of the color `FIRST`; the first that was measured where empty.")
+
+    named = param.String(default="", doc="Name of the saved selection that is shown; empty once it is changed.")
 
     def __init__(self, store: Store, *, dark: bool = False, user: str = "", writable: bool = False) -> None:
         super().__init__()

@@ -10,7 +10,8 @@ _CONTROLS = """
 :host { --bs-card-cap-padding-y: .25rem }
 .bk-input { padding: .16rem .5rem !important; font-size: 13px !important }
 select.bk-input { padding-right: 1.5rem !important }
-.bk-btn { --bs-btn-padding-y: .2rem !important; --bs-btn-padding-x: .6rem !important; --bs-btn-font-size: 13px !important }
+.bk-btn { --bs-btn-padding-y: .2rem !important; --bs-btn-padding-x: .6rem !important }
+.bk-btn { --bs-btn-font-size: 13px !important }
 .bk-input-group > label, label { font-size: 12px }
 .bk-header .bk-tab, .bk-tab { padding: .25rem .8rem !important }
 .card-header { padding: .2rem .6rem !important; min-height: 0 !important; text-align: left }
