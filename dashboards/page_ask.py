@@ -73,7 +73,7 @@ class AskPage(Page):
         )
         self._row = pn.widgets.IntInput(label="Row", value=0, start=0, width=90)
         self._count = pn.widgets.IntSlider(label="Nearest things", start=1, end=30, value=8, width=180)
-        self._button = pn.widgets.Button(label="Ask", button_type="primary", width=80, margin=(20, 5, 0, 5))
+        self._button = pn.widgets.Button(label="Ask", color="primary", width=80, margin=(20, 5, 0, 5))
         self._select = pn.widgets.Button(label="Select these", disabled=True, width=110)
         self._open = pn.widgets.Button(label="See them on the maps", disabled=True, width=170)
         self._message = pn.Column(sizing_mode="stretch_width")
@@ -273,5 +273,6 @@ def _answer(
 
 
 def _entry(content: Content, row: int, similarity: float) -> str:
+    style = "display: flex; align-items: center; gap: 6px"
     number = f'<b class="lk-similarity">{similarity:.2f}</b>'
-    return f'<div style="display: flex; align-items: center; gap: 6px">{number}{entries(content, np.array([row]))}</div>'
+    return f'<div style="{style}">{number}{entries(content, np.array([row]))}</div>'

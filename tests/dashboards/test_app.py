@@ -14,7 +14,6 @@ from dashboards.app import App
 from dashboards.items import card, neighbors
 from dashboards.parts import legend, notice, table
 from dashboards.session import COLORS, Session
-from labkit import views
 from labkit.store import Run, Store
 from labkit.views import manifolds
 
