@@ -101,7 +101,7 @@ def test_where_one_is_better_is_selected_everywhere(app):
         page.better._buttons[letter].clicks += 1
         keys = page.content.points["key"][page.session.selection.mask]
         assert set(keys) == set(wanted)
-        assert f"data-n=\"{len(wanted)}\"" in page.better._count.object
+        assert f'data-n="{len(wanted)}"' in page.better._count.object
         assert str(len(wanted)) in page.better._buttons[letter].name
     row = int(np.flatnonzero(page.session.selection.mask)[0])
     page.better._click(row)

@@ -50,10 +50,8 @@ def test_the_leaderboard_is_that_of_the_stored_values(runs_root):
     assert board["value"].is_monotonic_decreasing
     for variant, row in board.iterrows():
         runs = [run for run in store.runs() if run.info["variant"] == variant]
-        fields = [
-            run.field("recall_at_10", where={"corruption": "none", "split": "test", "source": "image", "target": "text"})
-            for run in runs
-        ]
+        where = {"corruption": "none", "split": "test", "source": "image", "target": "text"}
+        fields = [run.field("recall_at_10", where=where) for run in runs]
         assert row["value"] == pytest.approx(np.mean([field["value"].mean() for field in fields]), abs=1e-4)
         assert row["n"] == min(map(len, fields))
         assert row["seeds"] == len(runs)
