@@ -5,6 +5,7 @@ The only file of the dashboard that loads torch, and only when somebody asks; wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from dashboards.maps import Frame
 from labkit.store import StoreError
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)
+_LOADING = threading.RLock()  # two threads that import the same large package at once may both fail
 _DRAW = 0  # of the corruption: the first, which is also what curves are made of
 
 
@@ -73,7 +75,8 @@ class Model:
     def refusal(self, modality: str) -> str:
         """Why new items of a modality cannot be encoded, and the remedy; empty where they can. Loads the encoder."""
         try:
-            return self._raw.refusal(modality)
+            with _LOADING:
+                return self._raw.refusal(modality)
         except (OSError, ValueError, RuntimeError) as error:
             return f"items of {modality} cannot be encoded: {error}"
 
@@ -115,7 +118,9 @@ class Model:
             StoreError: the encoder does not take it.
         """
         try:
-            features = self._raw.encoder(modality).encode([item]).numpy()
+            with _LOADING:
+                encoder = self._raw.encoder(modality)
+            features = encoder.encode([item]).numpy()
         except (ImportError, OSError, ValueError, RuntimeError) as error:
             raise StoreError(f"the encoder of {modality} does not take this: {error}") from error
         return Seen(item, self.aligned(modality, features[0]))
@@ -145,7 +150,8 @@ def load(content: Content) -> Model:
     Raises:
         StoreError: see `Model`.
     """
-    return _load(str(content.run.folder), content.stamp)
+    with _LOADING:
+        return _load(str(content.run.folder), content.stamp)
 
 
 def opened(content: Content) -> Model | str:

@@ -15,6 +15,7 @@ from dashboards.maps import Frame
 from dashboards.robust import Curve
 from labkit import stats
 from labkit.store import StoreError
+from labkit.views import words
 
 NEAREST = 6
 
@@ -78,6 +79,6 @@ def levels(content: Content, curve: Curve) -> pd.DataFrame:
     table = robust.samples(str(content.run.folder), stamp(content.run), curve)
     index = table.index.to_frame(index=False)
     own = (index["source"] == curve.corrupted).to_numpy()
-    index["method"] = index["source"] + " → " + index["target"]
+    index["method"] = (index["source"] + " → " + index["target"]).map(words)
     table = table.set_axis(pd.MultiIndex.from_frame(index))[own]
     return stats.levels_over_samples(table).assign(chance=np.nan)

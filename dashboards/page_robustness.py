@@ -29,6 +29,7 @@ from labkit.views.robustness_plots import FAMILIES, family_of
 MEAN = "mean over directions"
 ONE = "one corruption"
 _NEAR = 0.06  # share of the axes within which a click finds a point
+_SAME = 0.01  # points that are nearer than this to each other look like one
 _SHOWN = 12  # failing samples that are shown
 _HINT = (
     "Click a point of a curve: the samples that fail there and not when clean are selected on every page. A sample "
@@ -64,7 +65,7 @@ class RobustnessPage(Page):
         }
         for name, select in self._selects.items():
             select.param.watch(lambda event, name=name: self._chosen(name, event.new), "value")
-        self._drawing = pn.Column(sizing_mode="stretch_width", styles={"flex": "3 1 640px", "min-width": "0"})
+        self._drawing = pn.Column(sizing_mode="stretch_width")
         self._told = pn.pane.HTML(_hint(), sizing_mode="stretch_width")
         self._failing = pn.pane.HTML("", sizing_mode="stretch_width")
         self._message, self._body, self._areas = (pn.Column(sizing_mode="stretch_width") for _ in range(3))
@@ -94,7 +95,7 @@ class RobustnessPage(Page):
 
     def click(self, curve: Curve, x: float | None, y: float | None) -> None:
         """Select the samples that fail at the point of a curve that is nearest to a place."""
-        found = None if x is None or y is None else _nearest(self.levels, curve, x, y)
+        found = None if x is None or y is None else _nearest(self.levels, curve, (x, y), self._method())
         if found is None or self.runs is None:
             return
         method, severity = str(found["method"]), float(found["severity"])
@@ -164,7 +165,7 @@ class RobustnessPage(Page):
             drawn: Any = views.robustness_panels(rows, metric=self.metric)
             cells = [Curve(*cell) for cell in views.panel_order(rows)]
             drawn = hv.Layout([self._clickable(p, c) for p, c in zip(drawn, cells, strict=True)]).cols(3).opts(
-                hv.opts.Layout(shared_axes=False, title=drawn.opts.get("plot", "bokeh").kwargs.get("title", ""))
+                hv.opts.Layout(shared_axes=False, toolbar="left", title=drawn.opts.get("plot", "bokeh").kwargs.get("title", ""))
             )  # fmt: skip
             self._areas.objects = [notice("Choose one corruption for the area under its curves.")]
         else:
@@ -174,6 +175,8 @@ class RobustnessPage(Page):
             found = robust.areas(self.runs, self.metric, self.pair, self.chosen, baseline=self._method())
             kinds = views.kinds(rows["interval"])
             self._areas.objects = [pn.pane.Markdown(f"{_AREA} Intervals: {kinds}."), table(found)]
+        # panels take the width of the page, what fails stands below
+        self._drawing.styles = {"flex": "1 1 100%" if self.family else "3 1 640px", "min-width": "0"}
         self._drawing.objects = [
             pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False, sizing_mode="stretch_width")
         ]
@@ -217,12 +220,14 @@ def _hint() -> str:
     return f'<div class="lk-none">{marked(_HINT)}</div>'
 
 
-def _nearest(levels: pd.DataFrame, curve: Curve, x: float, y: float) -> pd.Series | None:
-    """The point of a drawing that a click hit."""
+def _nearest(levels: pd.DataFrame, curve: Curve, place: tuple[float, float], own: str) -> pd.Series | None:
+    """The point of a drawing that a click hit; of several in one place that of the method `own`."""
     rows = levels[(levels["corruption"] == curve.corruption) & (levels["corrupted"] == curve.corrupted)]
     if rows.empty:
         return None
     wide = max(float(np.ptp(rows["severity"])), 1e-9)
     high = max(float(rows[["high", "value"]].max().max() - rows[["low", "value"]].min().min()), 1e-9)
-    away = np.hypot((rows["severity"] - x) / wide, (rows["value"] - y) / high)
-    return None if away.min() > _NEAR else rows.loc[away.idxmin()]
+    away = np.hypot((rows["severity"] - place[0]) / wide, (rows["value"] - place[1]) / high)
+    if away.min() > _NEAR:
+        return None
+    return rows.loc[(away - _SAME * (rows["method"] == own)).idxmin()]

@@ -47,7 +47,7 @@ _NUMBER = {
     "area": "share of the clean {metric} that is left",
 }
 _LEVELS = ("corruption", "corrupted", "method", "severity", "value", "low", "high", "interval", "seeds", "n")
-_CLEAN, _NEVER = "#8c8c8c", "#009e73"
+_CLEAN, _NEVER = "#7b6fb0", "#009e73"
 _FIRST = ("#7f0000", "#c0392b", "#e67e22", "#f4b942", "#f9e29c")  # the earlier, the darker
 
 
@@ -290,7 +290,7 @@ def first_colors(first: Sequence[float]) -> dict[str, str]:
 
 
 def _first_colors(first: Sequence[float]) -> dict[float, str]:
-    """Gray for samples that fail when clean, then the darker the earlier, green for those that never fail."""
+    """Violet for samples that fail when clean, then the darker the earlier, green for those that never fail."""
     later = [s for s in first if 0 < s < np.inf]
     colors = {s: _FIRST[round(i * (len(_FIRST) - 1) / max(1, len(later) - 1))] for i, s in enumerate(later)}
     return {0.0: _CLEAN, np.inf: _NEVER, **colors}
