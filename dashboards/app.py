@@ -20,17 +20,28 @@ from dashboards.page import Page
 from dashboards.page_ask import AskPage
 from dashboards.page_compare import ComparePage
 from dashboards.page_manifolds import ManifoldsPage
+from dashboards.page_neighborhoods import NeighborhoodsPage
 from dashboards.page_robustness import RobustnessPage
 from dashboards.page_runs import RunsPage
 from dashboards.page_topology import TopologyPage
 from dashboards.page_whatif import WhatIfPage
+from dashboards.saved import SavedSelections
 from dashboards.session import Session, served_user
 from labkit.store import Store, StoreError
 
 hv.extension("bokeh", logo=False)
 hv.renderer("bokeh").webgl = True
 
-PAGES: tuple[type[Page], ...] = (ManifoldsPage, RobustnessPage, WhatIfPage, AskPage, RunsPage, ComparePage, TopologyPage)
+PAGES: tuple[type[Page], ...] = (
+    ManifoldsPage,
+    NeighborhoodsPage,
+    RobustnessPage,
+    WhatIfPage,
+    AskPage,
+    RunsPage,
+    ComparePage,
+    TopologyPage,
+)
 _OFFERED = 200  # runs in the picker at a time; the filter finds the others
 _POLL = 3_000  # milliseconds between two looks for new runs
 _LOG = logging.getLogger("labkit.dashboard")
@@ -72,6 +83,7 @@ class App:
         session.param.watch(lambda _: self._show(), "page")
         session.selection.param.watch(self._selected, ["mask", "focus"])
         self._bar.listen(self)
+        self._saved = SavedSelections(self, (query or {}).get("selection", ""))
 
     @property
     def page(self) -> Page:
@@ -199,7 +211,7 @@ class App:
             raw_css=[styles.PAGE],
         )
         main: Any = template.main
-        main.append(pn.Column(self._bar.view, self.message, self._tabs, sizing_mode="stretch_width"))
+        main.append(pn.Column(self._bar.view, self._saved.view, self.message, self._tabs, sizing_mode="stretch_width"))
         return template
 
     def _retheme(self) -> None:

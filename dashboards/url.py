@@ -19,6 +19,8 @@ def written(session: Session, pages: Iterable[Page]) -> dict[str, str]:
         state["projection"] = next(iter(frames.methods(session.content)), "")
     if session.under:
         state["under"] = session.under
+    if session.named:
+        state["selection"] = session.named
     state["theme"] = "dark" if session.dark else "default"
     for page in pages:
         own = {f"{page.key}.{name}": str(getattr(page, name)) for name in page.keep}

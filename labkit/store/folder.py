@@ -226,13 +226,13 @@ class RunFolder:
         Raises:
             StoreError: it cannot be opened, or its content is damaged.
         """
-        command = self._manifest.command(path.relative_to(self.folder).as_posix())
         with explained("read", path), path.open("rb") as file:
             try:
                 yield file
             except (pa.ArrowException, OSError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno:
                     raise
+                command = self._manifest.command(path.relative_to(self.folder).as_posix())
                 raise StoreError(f"{path} is damaged ({error}): recompute it with `{command}`") from error
 
 

@@ -161,6 +161,13 @@ class Manifest:
             entries |= {name: {"name": name, "size": size} for name, size in sizes.items()}
             info["files"] = [entries[name] for name in sorted(entries)]
 
+    def withdraw(self, name: str) -> None:
+        """Take a file off the list, then remove it."""
+        with self.change() as info:
+            info["files"] = [entry for entry in info["files"] if entry["name"] != name]
+        with explained("remove", self.folder / name):
+            (self.folder / name).unlink(missing_ok=True)
+
     def locate(self, name: str) -> Path | None:
         """Path of a listed file, None when it is not listed.
 

@@ -273,6 +273,10 @@ class Run(RunFolder):
         """Keys of the selection `name`."""
         return self._read_json(_selection_file(name))["keys"]
 
+    def delete_selection(self, name: str) -> None:
+        """Remove the selection `name`; nothing happens if there is none."""
+        self._manifest.withdraw(_selection_file(name))
+
     def selections(self) -> list[str]:
         """Names of the saved selections."""
         return [Path(file).stem for file in self.files if file.startswith("selections/")]

@@ -184,9 +184,33 @@ def manifold(
         ValueError: unknown column or modality, or a selection of the wrong length.
     """
     frame = manifold_frame(points, projection)
-    colors = coloring(frame, color)
-    if selection is not None and len(selection) != len(points):
-        raise ValueError(f"a selection has one value per sample, {len(points)}; got {len(selection)}")
+    return manifold_of(frame, coloring(frame, color), n=len(points), modality=modality, selection=selection, name=name)
+
+
+def manifold_of(
+    frame: pd.DataFrame,
+    colors: Coloring,
+    *,
+    n: int,
+    modality: str | None = None,
+    selection: np.ndarray | None = None,
+    name: str = "",
+) -> hv.Overlay:
+    """`manifold` of a frame that is joined already, in colors that are chosen already.
+
+    Args:
+        frame: as from `manifold_frame`, with the column of `colors`.
+        colors: what a color means.
+        n: samples.
+        modality: draw only this one.
+        selection: bool, one per sample.
+        name: name of the projection, for the axes.
+
+    Raises:
+        ValueError: unknown modality, or a selection of the wrong length.
+    """
+    if selection is not None and len(selection) != n:
+        raise ValueError(f"a selection has one value per sample, {n}; got {len(selection)}")
     if modality is not None:
         known = sorted(frame["modality"].unique())
         if modality not in known:
@@ -208,9 +232,9 @@ def manifold(
     bare = {"xaxis": "bare", "yaxis": "bare"}
     overlay = both(overlay, bokeh=axes, mpl={**axes, **bare})
     count = (
-        f"n = {len(frame)} points" if selection is None else f"{int(selection.sum())} of {len(points)} samples selected"
+        f"n = {len(frame)} points" if selection is None else f"{int(selection.sum())} of {n} samples selected"
     )
-    title = f"{modality or 'all modalities'}, colored by {words(color)}; {count}"
+    title = f"{modality or 'all modalities'}, colored by {words(colors.column)}; {count}"
     return framed(overlay, title=title, size=(760, 480), legend="right")
 
 
