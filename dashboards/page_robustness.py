@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import holoviews as hv
 import numpy as np
 import pandas as pd
 import panel as pn
@@ -162,11 +161,9 @@ class RobustnessPage(Page):
         self.levels = robust.levels(self.runs, self.metric, self.pair)
         if self.family:
             rows = self.levels[[family_of(c) == self.family for c in self.levels["corruption"]]]
-            drawn: Any = views.robustness_panels(rows, metric=self.metric)
-            cells = [Curve(*cell) for cell in views.panel_order(rows)]
-            drawn = hv.Layout([self._clickable(p, c) for p, c in zip(drawn, cells, strict=True)]).cols(3).opts(
-                hv.opts.Layout(shared_axes=False, toolbar="left", title=drawn.opts.get("plot", "bokeh").kwargs.get("title", ""))
-            )  # fmt: skip
+            drawn: Any = views.robustness_panels(rows, metric=self.metric).opts(toolbar="left", backend="bokeh")
+            for panel, cell in zip(drawn, views.panel_order(rows), strict=True):
+                self._clickable(panel, Curve(*cell))
             self._areas.objects = [notice("Choose one corruption for the area under its curves.")]
         else:
             rows = self.levels.query("corruption == @self.chosen.corruption and corrupted == @self.chosen.corrupted")
