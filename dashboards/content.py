@@ -13,10 +13,12 @@ import pandas as pd
 from labkit.store import Run, Store
 
 SPACES = {"shared space": "final", "encoder's own space": "raw"}
+LONGEST = 200  # letters of a search
 LARGE = 20_000  # samples of a run whose vectors are not held in memory
 MOST = 5_000  # samples that are ranked at once, of a run that is not large
 MOST_LARGE = 1_000  # the same of a large one, against twice as many targets
 _PART = 65_536  # vectors read at a time
+_CHANCE = 2_000  # random pairs that tell what a distance is worth
 _CHUNK = 1024  # rows of a similarity matrix held at a time
 
 
@@ -29,12 +31,16 @@ class Ranks:
         distance: cosine distance to it.
         pairs: how many pairs there are; `rank` may be a sample of them.
         last: the largest possible rank, the median over rows; smaller than the targets where they were sampled.
+        chance: cosine distances of random pairs of other groups.
+        gap: distance between the mean vectors of both ends of the pairs (Liang et al. 2022), all of them unit vectors.
     """
 
     rank: np.ndarray
     distance: np.ndarray
     pairs: int
     last: int
+    chance: np.ndarray
+    gap: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +107,7 @@ class Content:
     def search(self, text: str) -> np.ndarray:
         """Rows whose caption (key, where there are no captions) contains the text, whatever the case."""
         texts = self.points["caption"] if "caption" in self.points else self.points["key"]
-        found = texts.fillna("").str.contains(text.strip(), case=False, regex=False)
+        found = texts.fillna("").str.contains(text.strip()[:LONGEST], case=False, regex=False)
         return np.flatnonzero(found.to_numpy(dtype=bool))
 
     def vectors(self, modality: str, step: str, rows: np.ndarray | slice) -> np.ndarray:
@@ -175,14 +181,19 @@ class Content:
         if len(gallery) > against:
             gallery = np.sort(random.choice(gallery, against, replace=False))
         x, y = self.vectors(source, step, rows), self.vectors(target, step, gallery)
-        own = np.einsum("ij,ij->i", x, self.vectors(target, step, rows))
+        partner = self.vectors(target, step, rows)
+        own = np.einsum("ij,ij->i", x, partner)
         ranks = np.ones(len(rows), dtype=int)
         for start in range(0, len(rows), _CHUNK):
             part = slice(start, start + _CHUNK)
             above = x[part] @ y.T >= own[part, None] - 1e-6
             rival = self.groups[gallery] != self.groups[rows[part], None]
             ranks[part] += (above & rival).sum(axis=1)
-        return Ranks(ranks, 1 - own, pairs, self._last(rows, gallery))
+        gap = float(np.linalg.norm(x.mean(axis=0) - partner.mean(axis=0))) if pairs else np.nan
+        i, j = random.integers(0, max(len(rows), 1), (2, _CHANCE if len(rows) > 1 else 0))
+        other = self.groups[rows[i]] != self.groups[rows[j]]
+        chance = 1 - np.einsum("ij,ij->i", x[i[other]], partner[j[other]])
+        return Ranks(ranks, 1 - own, pairs, self._last(rows, gallery), chance, gap)
 
     def _last(self, rows: np.ndarray, gallery: np.ndarray) -> int:
         """Largest possible rank of a partner: itself and the targets of other groups, the median over rows."""

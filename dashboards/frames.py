@@ -100,10 +100,11 @@ class FrameControls:
             widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
         self._steps = pn.widgets.DiscretePlayer(
             label="Step of the training", options=["final"], value="final", interval=900, loop_policy="once",
-            show_loop_controls=False, show_value=True, width=420, height=70,
+            show_loop_controls=False, show_value=True, scale_buttons=0.85,
+            visible_buttons=["previous", "pause", "play", "next"], width=230, height=64,
         )  # fmt: skip
         self._steps.param.watch(lambda event: self._set("step", event.new), "value")
-        self.player = pn.Row(sizing_mode="stretch_width")
+        self.player = pn.Row()
         self.view = pn.Row(self.method, self.gap, self.color, sizing_mode="stretch_width")
 
     def offer(self, content: Content, shown: Shown) -> None:

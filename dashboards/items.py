@@ -94,7 +94,13 @@ def partner_table(content: Content, found: Mapping[tuple[str, str], Ranks], *, s
     for (source, target), ranks in found.items():
         rank = f"{np.median(ranks.rank):.0f} of {ranks.last:,}"
         chance = f"{np.median(ranks.chance):.2f}" if len(ranks.chance) else ""
-        cells = (f"{ranks.pairs:,}", rank, f"{np.median(ranks.distance):.2f}", chance, f"{ranks.gap:.2f}")
+        cells = (
+            f"{ranks.pairs:,}",
+            rank,
+            f"{np.median(ranks.distance):.2f}",
+            chance,
+            f"{ranks.gap:.2f}" if ranks.pairs > 1 else "",
+        )
         numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
         lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
         if len(ranks.rank) < ranks.pairs:

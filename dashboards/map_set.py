@@ -33,6 +33,7 @@ class MapSet:
         paint: the colors.
         on_area: called with the samples that a lasso or box caught.
         on_click: called with the sample that a click hit.
+        on_hover, on_press: called with the sample that the pointer rests on, and with a key pressed over a map.
 
     Attributes:
         panes: `JOINT` and one per modality.
@@ -48,13 +49,15 @@ class MapSet:
         *,
         on_area: Callable[[np.ndarray], None],
         on_click: Callable[[int], None],
+        on_hover: Callable[[int], None] | None = None,
+        on_press: Callable[[str], None] | None = None,
     ) -> None:
         self.frame, self.paint, self.large = frame, paint, len(frame) > manifolds.MAX_POINTS
         self.lines = (0, 0)
         self._mask, self._ends, self._seen = np.zeros(frame.n, dtype=bool), frame.ends(np.zeros(0, int)), frame.extent
         told = None if self.large else _table(content, frame, paint)
         x, y = (Range1d(start=low, end=high) for low, high in frame.extent)
-        listen = Listeners(on_area, on_click, self._ranged)
+        listen = Listeners(on_area, on_click, self._ranged, on_hover, on_press)
         whose = {JOINT: None, **{m: m for m in frame.modalities}}
         self.panes = {
             name: MapPane(frame, paint, modality, told=told, ranges=(x, y), listen=listen)

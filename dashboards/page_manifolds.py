@@ -6,6 +6,7 @@ Maps show places, numbers come from the stored vectors: see `NOTE`, which the pa
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,25 @@ import panel as pn
 import param
 
 from dashboards import frames, maps
-from dashboards.content import SPACES, Content
+from dashboards.content import SPACES, Content, Ranks
 from dashboards.frames import FrameControls
-from dashboards.items import card, neighbors, partner_table
+from dashboards.items import card, neighbors, partner_table, partners
 from dashboards.map_set import MapSet
 from dashboards.page import Page
 from dashboards.parts import legend, notice, text
 from dashboards.session import Session
 from labkit.store import StoreError
+from labkit.views import partner_distances
 
 NOTE = (
     "Pictures, not evidence: a length in a map is no distance. Color by *trust* to see where the map lies; all numbers "
-    "come from the stored vectors, not from the map. Drag a lasso to select, click a point to see the thing behind it."
+    "come from the stored vectors, not from the map. Drag a lasso to select; over a map, Ctrl-Z takes it back and "
+    "Escape clears it. Rest on a point to see the thing behind it, click to keep it and see its neighbors."
 )
-_NOTHING = '<div class="lk-none">Click a point to see, hear and compare the thing behind it.</div>'
-_WAIT = '<div class="lk-none lk-wait">computing ...</div>'
+_NOTHING = '<div class="lk-none">Click a point to keep it here, with its nearest neighbors in every modality.</div>'
+_NOBODY = '<div class="lk-none">Rest on a point: all its items, whatever the modality, are shown here.</div>'
+_KEPT = '<div class="lk-none">It is the thing in focus.</div>'
+GESTURES = {"replaces the selection": "replace", "adds to it": "add", "takes from it": "remove"}
 
 
 class ManifoldsPage(Page):
@@ -43,6 +48,7 @@ class ManifoldsPage(Page):
     links = param.Boolean(default=True, label="lines between partners", doc="In the joint map, for the selection.")
     contours = param.Boolean(default=False, label="contours", doc="Curves around 25, 50, 75 and 90 % of the points.")
     search = param.String(default="", label="search captions", doc="Selects what contains the text.")
+    gesture = param.Selector(default="replace", objects=GESTURES, label="a lasso or box", doc="What a gesture does.")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -50,10 +56,11 @@ class ManifoldsPage(Page):
         self._shown: tuple[Any, ...] = ()
         self._controls = FrameControls(session)
         self._message = pn.Column(sizing_mode="stretch_width")
-        self._grid = pn.GridBox(ncols=2, sizing_mode="stretch_width")
-        self._legend, self._card, self._near, self._numbers, self._count, self._line = (
-            pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(6)
+        self._grid = pn.Column(sizing_mode="stretch_width")
+        self._legend, self._hover, self._card, self._near, self._numbers, self._count, self._line = (
+            pn.pane.HTML("", sizing_mode="stretch_width") for _ in range(7)
         )
+        self._distances = pn.pane.HoloViews(None, backend="bokeh", sizing_mode="stretch_width", height=210)
         self.view = self._layout()
 
     def show(self) -> None:
@@ -68,9 +75,13 @@ class ManifoldsPage(Page):
         if self.maps is not None and drawn == self._shown and _movable(self.maps, frame, paint):
             self.maps.move(frame)
         else:
-            self.maps = MapSet(self.content, frame, paint, on_area=self.session.selection.select, on_click=self._click)
+            self.maps = MapSet(
+                self.content, frame, paint,
+                on_area=self._area, on_click=self._click, on_hover=self._rest, on_press=self._press,
+            )  # fmt: skip
             self._legend.object = legend(paint.coloring, self.session.color, pd.Series(paint.values))
-            self._grid.objects = self.maps.views
+            self._grid.objects = _arranged(self.maps.views)
+            self._hover.object = _NOBODY
         self._shown = drawn
         self.maps.contour(self.contours)
 
@@ -109,15 +120,29 @@ class ManifoldsPage(Page):
         space = step if SPACES[self.space] == "final" else "raw"
 
         def near() -> str:
-            return partner_table(content, np.array([row]), step=step) + neighbors(content, row, step=space, k=k)
+            found = partners(content, np.array([row]), step=step)
+            return partner_table(content, found, step=step) + neighbors(content, row, step=space, k=k)
 
         self._later("near", self._near, near)
 
     def _tell_numbers(self, rows: np.ndarray) -> None:
+        """Ranks and distances of the partners of some samples, once they are computed."""
         content, step = self.content, self.session.step
-        self._later("numbers", self._numbers, lambda: partner_table(content, rows, step=step))
 
-    def _later(self, name: str, pane: pn.pane.HTML, compute: Any) -> None:
+        def computed() -> tuple[str, Any]:
+            try:
+                found = partners(content, rows, step=step)
+            except StoreError as error:
+                return str(notice(str(error)).object), None
+            return partner_table(content, found, step=step), _distances(found)
+
+        def put(told: tuple[str, Any]) -> None:
+            self._numbers.object, self._distances.object = told
+            self._distances.visible = told[1] is not None
+
+        self.session.later("numbers", computed, put)
+
+    def _later(self, name: str, pane: pn.pane.HTML, compute: Callable[[], str]) -> None:
         """Put a table on the page once it is computed, or the sentence that says why it cannot be."""
 
         def told() -> str:
@@ -142,8 +167,23 @@ class ManifoldsPage(Page):
             if len(found):
                 self.session.selection.focus = int(found[0])
 
+    def _area(self, rows: np.ndarray) -> None:
+        mask = np.zeros(len(self.content.points), dtype=bool)
+        mask[rows] = True
+        before = self.session.selection.mask
+        combined = {"replace": mask, "add": before | mask, "remove": before & ~mask}[self.gesture]
+        self.session.selection.select(np.flatnonzero(combined))
+
     def _click(self, row: int) -> None:
         self.session.selection.focus = row
+        self._rest(row)
+
+    def _rest(self, row: int) -> None:
+        kept = row == self.session.selection.focus  # it has a card of its own below
+        self._hover.object = _KEPT if kept else card(self.content, row)
+
+    def _press(self, key: str) -> None:
+        {"clear": self.session.selection.clear, "undo": self.session.selection.undo}[key]()
 
     def _csv(self) -> io.StringIO:
         if self.session.content is None:
@@ -157,32 +197,37 @@ class ManifoldsPage(Page):
         clear.on_click(lambda _: self.session.selection.clear())
         undo.on_click(lambda _: self.session.selection.undo())
         save = pn.widgets.FileDownload(callback=self._csv, filename="selection.csv", label="Selected keys (csv)")
-        own = pn.Row(
-            self._controls.view, self._own({"search": {"type": pn.widgets.TextInput}}), sizing_mode="stretch_width"
+        search = self._own({"search": {"type": pn.widgets.TextInput}})
+        ticks = [pn.Param(self.param[name], margin=(14, 4, 0, 4)) for name in ("links", "contours")]
+        does = pn.Param(self.param.gesture, widgets={"gesture": {"width": 190}}, margin=0)
+        tools = pn.FlexBox(
+            self._controls.player, does, *ticks, self._count, clear, undo, save, align_items="center", gap="2px 8px"
         )
-        ticks = [pn.Param(self.param[name], margin=(8, 0)) for name in ("links", "contours")]
-        tools = pn.FlexBox(self._count, clear, undo, save, *ticks, align_items="center", gap="4px")
         self._count.sizing_mode = None
         left = pn.Column(
-            own, self._controls.player, self._message, tools, self._legend, self._grid, pn.pane.Markdown(NOTE),
-            styles=_grow(3, 640),
+            pn.Row(self._controls.view, search, sizing_mode="stretch_width"),
+            self._message, tools, self._legend, self._grid, pn.pane.Markdown(NOTE), styles=_grow(3, 640),
         )  # fmt: skip
-        focus = pn.Card(
-            self._card, self._own({"space": {}, "k": {}}), self._near, title="The thing in focus and its neighbors"
+        cards = (
+            ("The thing under the pointer", self._hover),
+            ("The thing in focus and its neighbors", self._card, self._own({"space": {}, "k": {}}), self._near),
+            (
+                "The selection in numbers (everything while nothing is selected)",
+                self._numbers,
+                self._distances,
+                self._line,
+            ),
         )
-        numbers = pn.Card(
-            self._numbers, self._line, title="The selection in numbers (all things when none is selected)"
-        )
-        for part in (focus, numbers):
-            part.param.update(sizing_mode="stretch_width", margin=(0, 0, 12, 0))
-        right = pn.Column(focus, numbers, styles=_grow(2, 420))
+        right = pn.Column(styles=_grow(2, 420))
+        for title, *shown in cards:
+            right.append(pn.Card(*shown, title=title, sizing_mode="stretch_width", margin=(0, 0, 10, 0)))
         return pn.FlexBox(left, right, align_items="start", gap="14px", sizing_mode="stretch_width")
 
     def _own(self, widgets: dict[str, dict]) -> pn.Param:
         styled = {name: {"sizing_mode": "stretch_width", "min_width": 110, **own} for name, own in widgets.items()}
         return pn.Param(
             self.param, parameters=list(widgets), widgets=styled, show_name=False, default_layout=pn.Row,
-            sizing_mode="stretch_width",
+            sizing_mode="stretch_width", margin=0,
         )  # fmt: skip
 
 
@@ -190,6 +235,21 @@ def _movable(drawn: MapSet, frame: maps.Frame, paint: maps.Paint) -> bool:
     """Whether a frame has the points that are drawn, in the colors that they have."""
     same = np.array_equal(drawn.frame.row, frame.row) and drawn.frame.starts == frame.starts
     return same and np.array_equal(drawn.paint.values, paint.values, equal_nan=paint.coloring.categories is None)
+
+
+def _arranged(views: list[pn.viewable.Viewable]) -> list[pn.viewable.Viewable]:
+    """Maps in two columns; of an odd number the first has a row of its own."""
+    odd = len(views) % 2
+    return [*views[:odd], pn.GridBox(*views[odd:], ncols=2, sizing_mode="stretch_width")]
+
+
+def _distances(found: Mapping[tuple[str, str], Ranks]) -> Any:
+    """Distances of partners, a curve for each two modalities; None where there is no pair."""
+    ways = {f"{a}–{b}": ranks for (a, b), ranks in found.items() if (b, a) not in found or a < b}
+    if not ways:
+        return None
+    random = np.concatenate([ranks.chance for ranks in ways.values()])
+    return partner_distances({name: ranks.distance for name, ranks in ways.items()}, random)
 
 
 def _grow(share: int, width: int) -> dict[str, str]:

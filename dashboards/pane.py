@@ -17,6 +17,7 @@ import shapely
 from bokeh.events import RangesUpdate, SelectionGeometry, Tap
 from bokeh.models import ColumnDataSource, Range1d
 
+from dashboards import pointer
 from dashboards.maps import Frame, Paint, counted
 from labkit.views import density, manifolds
 from labkit.views.density import Counts, Extent
@@ -36,11 +37,14 @@ class Listeners:
         area: called with the samples that a lasso or box caught.
         click: called with the sample that a click hit.
         view: called with what is in view after it was panned or zoomed.
+        hover, press: called with the sample that the pointer rests on, and with a key, see `dashboards.pointer`.
     """
 
     area: Callable[[np.ndarray], None]
     click: Callable[[int], None]
     view: Callable[[Extent], None]
+    hover: Callable[[int], None] | None = None
+    press: Callable[[str], None] | None = None
 
 
 class MapPane:
@@ -76,6 +80,7 @@ class MapPane:
         self._data: dict[str, dict[str, Any]] = {
             "links": {c: [] for c in _ENDS}, "marks": {"x": [], "y": [], "color": []}, "star": {"x": [], "y": []},
             "contours": {"xs": [], "ys": []}, "chosen": no_picture(), "lines": no_picture(),
+            "flows": {c: [] for c in (*_ENDS, "color", "alpha")},
         }  # fmt: skip
         self._faded = False
         base = self._drawn(told).opts(
@@ -83,7 +88,7 @@ class MapPane:
             xlim=frame.extent[0], ylim=frame.extent[1], xaxis=None, yaxis=None,
             active_tools=["lasso_select", "wheel_zoom"],
             default_tools=["pan", "wheel_zoom", "reset", "save"], toolbar="above", shared_axes=False,
-            tools=["lasso_select", "box_select", *(["hover"] if told is not None else [])],
+            tools=["lasso_select", "box_select", *(["hover"] if told is not None and listen.hover is None else [])],
             backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
         )  # fmt: skip
         self.view = pn.pane.HoloViews(base, backend="bokeh", linked_axes=False, sizing_mode="stretch_width", margin=4)
@@ -95,7 +100,7 @@ class MapPane:
         return (float(x.start), float(x.end)), (float(y.start), float(y.end))  # type: ignore[arg-type]
 
     def put(self, name: str, data: dict[str, Any]) -> None:
-        """Replace one layer: links, marks, star, contours, or the pictures chosen and lines."""
+        """Replace one layer: links, flows, marks, star, contours, or the pictures chosen and lines."""
         self._data[name] = data
         if name in self._sources:
             self._sources[name].data = data
@@ -150,6 +155,9 @@ class MapPane:
         figure.on_event(RangesUpdate, lambda event: self._listen.view(((event.x0, event.x1), (event.y0, event.y1))))
         figure.on_event(SelectionGeometry, self._gesture)
         figure.on_event(Tap, lambda event: self.click(event.x, event.y))
+        hover, press = self._listen.hover, self._listen.press
+        if hover is not None and press is not None:
+            pointer.listen(figure, lambda x, y: self._near(x, y, hover), press)
         fill = getattr(self._base.glyph, "fill_color", None)  # as the points, from column "color"; a picture has none
         sources = self._sources = {name: ColumnDataSource(data) for name, data in self._data.items()}
         gold = {"fill_color": "#ffd33d", "line_color": "#1b1f24"}
@@ -157,6 +165,8 @@ class MapPane:
         for name in ("lines", "chosen"):
             figure.image_rgba("image", "x", "y", "dw", "dh", source=sources[name], name=name)
         figure.segment(*_ENDS, source=sources["links"], name="links", color=_LINK, alpha=0.5)
+        drawn: dict[str, Any] = {"color": "color", "alpha": "alpha", "line_width": 1.8}
+        figure.segment(*_ENDS, source=sources["flows"], name="flows", **drawn)
         dot: dict[str, Any] = {"fill_color": fill or "#ffd33d", "line_color": "#6e7781", "size": 7.5, "line_width": 0.8}
         figure.scatter("x", "y", source=sources["marks"], name="marks", **dot)
         figure.scatter("x", "y", source=sources["star"], name="star", size=18, marker="star", **gold)
@@ -177,12 +187,15 @@ class MapPane:
 
     def click(self, x: float | None, y: float | None) -> None:
         """Tell which sample is at a place, if there is one near enough."""
+        self._near(x, y, self._listen.click)
+
+    def _near(self, x: float | None, y: float | None, tell: Callable[[int], None]) -> None:
         if x is None or y is None:
             return
         (left, right), (low, high) = self.extent
         row, away = self.frame.nearest(x, y, self.modality, (right - left, high - low))
         if away <= NEAR:
-            self._listen.click(row)
+            tell(row)
 
     def _gesture(self, event: SelectionGeometry) -> None:
         """A lasso or a box has ended."""

@@ -15,9 +15,11 @@ from .colors import category_colors, modality_colors, variant_colors
 from .critical_difference import critical_difference
 from .curves import curve_table, robustness_curves, training_curve
 from .diagnosis import cloud_map, paired_measures, unpaired_measures
+from .distances import partner_distances
 from .effects import effect_plot, verdict_plot
 from .examples import Strip, example_sheet, example_table, photograph, sound_sheet
 from .failures import failure_heatmap
+from .flows import flow_lines, flow_map, flow_sankey, flows_from, label_flows
 from .geometry import cloud_in_space, error_curves, estimate_against_truth
 from .leaderboard import leaderboard_plot
 from .levels import association_plot, level_curves, level_panels, level_table
@@ -59,6 +61,11 @@ __all__ = [
     "failure_heatmap",
     "failure_histogram",
     "first_colors",
+    "flow_lines",
+    "flow_map",
+    "flow_sankey",
+    "flows_from",
+    "label_flows",
     "kinds",
     "leaderboard_plot",
     "level_curves",
@@ -70,6 +77,7 @@ __all__ = [
     "pair_links",
     "paired_measures",
     "panel_order",
+    "partner_distances",
     "persistence_diagram",
     "plan_lines",
     "photograph",

@@ -17,6 +17,7 @@ _WORDS = {
     "mrr": "mean reciprocal rank",
     "cka": "CKA (debiased)",
     "pca": "PCA",
+    "tsne": "t-SNE",
     "umap": "UMAP",
     "ndcg_at_10": "NDCG@10",
     "cka_biased": "CKA (biased)",

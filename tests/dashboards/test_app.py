@@ -15,7 +15,7 @@ from dashboards.items import card, neighbors
 from dashboards.parts import legend, notice, table
 from dashboards.session import COLORS, Session
 from labkit.store import Run, Store
-from labkit.views import manifolds
+from labkit.views import density, manifolds
 
 
 def texts(view) -> str:
@@ -144,7 +144,8 @@ def test_the_url_brings_everything_back(runs_root):
     known = [run.id for run in Store(runs_root).runs()]
     asked = {"run": known[2], "page": "Runs", "color": "split", "projection": "pca", "theme": "dark"}
     asked |= {"step": "final", "gap": "centered"}
-    assert opened(runs_root, asked).state == asked
+    state = opened(runs_root, asked).state
+    assert {name: value for name, value in state.items() if not name.startswith("runs.")} == asked
     other = opened(runs_root, {"run": "nosuch", "page": "Nowhere", "color": "pink", "projection": "umap"})
     assert other.state["page"] == "Manifolds"
     assert other.state["color"] == "modality"
@@ -200,7 +201,7 @@ def test_missing_vectors_and_fields_are_told(tmp_path, hostile_run):
     app.session.selection.focus = 1
     assert "truncated" in app.pages["Manifolds"]._near.object
     app.pages["Manifolds"].session.color = "recall@10"
-    assert "not computed" in texts(app.pages["Manifolds"].message)
+    assert "not computed" in texts(app.pages["Manifolds"]._message)
     (run.folder / "points.parquet").write_bytes(b"cut")
     run.write_selection("some", [])  # the record changes, so the folder is read again
     assert "truncated" in texts(opened(tmp_path)._places["Manifolds"])
@@ -259,7 +260,12 @@ def test_fifty_thousand_points_are_rasterized_and_can_be_selected(tmp_path):
         for z in (run.projection("pca").query("modality == @m")[["x", "y"]].to_numpy() for m in places)
     ]
     assert set(np.flatnonzero(page.session.selection.mask)) == set(np.flatnonzero(caught[0] | caught[1]))
-    assert len(marks(page, "image")["x"]) == int(page.session.selection.mask.sum())
+    chosen = marks(page, "image", "chosen")
+    mask = page.session.selection.mask
+    x, y = places["image"][mask].T
+    own = pd.DataFrame({"x": x, "y": y, "color": pd.Categorical(["a"] * len(x))})
+    drawn_at = density.count(own, page.maps.frame.extent, chosen["image"][0].shape[::-1])
+    assert ((chosen["image"][0] > 0) == (drawn_at.total > 0)).mean() > 0.999  # coordinates are stored in 32 bits
 
 
 def test_notice_keeps_commands_and_escapes_the_rest():

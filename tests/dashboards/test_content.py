@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from dashboards import content as contents
 from dashboards.catalog import Catalog
 from dashboards.comparison import comparable
-from dashboards.items import card, neighbors, partner_table
+from dashboards.items import card, neighbors, partner_table, partners
 from labkit.config import EvaluationConfig, RunConfig
 from labkit.run import execute
 from labkit.store import NotComputedError, Store
@@ -106,7 +106,7 @@ def test_overlap_and_partner_numbers_are_shown(content):
     assert shown.count("lk-shared") == sum(every.count(row) > 1 for row in every)
     ranks = content.partner_ranks(np.arange(950), "image", "text").rank
     cells = f"<td>image → text</td><td>{len(ranks)}</td><td>{np.median(ranks):.0f} of"
-    assert cells in partner_table(content, np.arange(950))
+    assert cells in partner_table(content, partners(content, np.arange(950)))
 
 
 def test_card_shows_the_picture_and_sound_of_the_sample(content):
