@@ -238,7 +238,7 @@ class Visitor:
 
 def _base(figure: Any) -> Any:
     """The picture of the points: the only one that has no name of ours."""
-    ours = {"contours", "lines", "chosen", "links", "marks", "star"}
+    ours = {"contours", "lines", "chosen", "links", "flows", "marks", "star"}
     return next(r for r in figure.renderers if r.name not in ours)
 
 

@@ -24,6 +24,7 @@ from dashboards.page_neighborhoods import NeighborhoodsPage
 from dashboards.page_robustness import RobustnessPage
 from dashboards.page_runs import RunsPage
 from dashboards.page_topology import TopologyPage
+from dashboards.page_transport import TransportPage
 from dashboards.page_whatif import WhatIfPage
 from dashboards.saved import SavedSelections
 from dashboards.session import Session, served_user
@@ -35,6 +36,7 @@ hv.renderer("bokeh").webgl = True
 PAGES: tuple[type[Page], ...] = (
     ManifoldsPage,
     NeighborhoodsPage,
+    TransportPage,
     RobustnessPage,
     WhatIfPage,
     AskPage,
