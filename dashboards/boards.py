@@ -12,6 +12,10 @@ import panel as pn
 
 from dashboards.parts import table
 
+_FOOT = """
+:host .tabulator .tabulator-footer { background: transparent; color: inherit }
+:host .tabulator .tabulator-footer .tabulator-page:not(.active) { background: transparent; color: inherit }
+"""  # light on dark pages, else
 _LETTER, _ARROW = 9, 36  # pixels of a column's head
 
 
@@ -36,6 +40,7 @@ def board(
     made.param.update(
         formatters={**made.formatters, **wrapped}, titles={name: columns[name][0] for name in names},
         widths={name: _width(*columns[name]) for name in names}, layout="fit_data", sizing_mode="stretch_width",
+        stylesheets=[*made.stylesheets, _FOOT],
         theme_classes=["table-sm"],  # the design sets it only on what is there when the page is made
     )  # fmt: skip
     if len(frame) > page_size:

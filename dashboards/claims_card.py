@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -17,10 +18,9 @@ from labkit.store import StoreError
 
 WAIT = '<div class="lk-none lk-wait">computing ...</div>'
 _COLUMNS = {
-    "id": ("claim", 210), "hypothesis": ("hypothesis", 330), "verdict": ("verdict", 110), "effect": ("effect", 75),
-    "low": ("low", 65), "high": ("high", 65), "p_holm": ("p (Holm)", 85), "margin": ("margin", 75),
-    "seeds": ("seeds", 65), "n": ("n", 60), "kind": ("interval", 200), "study": ("study", 120),
-    "reason": ("not tested because", 220),
+    "id": ("claim", 180), "hypothesis": ("hypothesis", 300), "verdict": ("verdict", 105), "effect": ("effect", 80),
+    "low": ("low", 70), "high": ("high", 75), "margin": ("margin", 80), "p_holm": ("p (Holm)", 90),
+    "evidence": ("study and interval", 205),
 }  # fmt: skip
 
 
@@ -69,5 +69,12 @@ def _told(made: pd.DataFrame | str) -> list[pn.viewable.Viewable]:
         "is surely smaller than the margin. p is corrected by Holm over all tested claims. In a shell: "
         "<code>labkit claims</code>"
     )
-    whole = made.assign(**{c: made[c].astype("Int64") for c in ("seeds", "n")})
+    whole = made.assign(evidence=[_evidence(row) for row in made.to_dict("records")])
     return [pn.pane.HTML(f"<div>{note}</div>", sizing_mode="stretch_width"), board(whole, _COLUMNS, page_size=10)]
+
+
+def _evidence(claim: Mapping[str, Any]) -> str:
+    """What a verdict rests on, or why there is none."""
+    if claim["verdict"] == "not tested":
+        return str(claim["reason"])
+    return f"{claim['study']}: {claim['kind']}, n = {claim['n']:.0f}"

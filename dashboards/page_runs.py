@@ -6,6 +6,7 @@ Only runs on the same data stand in one leaderboard, and only seeds of one confi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -32,7 +33,7 @@ _BOARD = {
     "chance": ("chance", 80), "seeds": ("seeds", 75), "n": ("n", 70), "interval": ("interval", 310),
 }  # fmt: skip
 _DIFFERENCES = {
-    "variant": ("method", 270), "difference": ("difference", 100), "low": ("low", 75), "high": ("high", 75),
+    "variant": ("method", 240), "difference": ("difference", 100), "low": ("low", 75), "high": ("high", 75),
     "p": ("p", 65), "p_holm": ("p (Holm)", 90), "effect_size": ("effect", 90), "seeds": ("seeds", 75), "n": ("n", 75),
     "kind": ("interval and test", 290),
 }  # fmt: skip
@@ -73,14 +74,14 @@ class RunsPage(Page):
         self.curves = TrainingCurves()
         self.curves.param.watch(lambda event: self.param.update(measure=event.new), "measure")
         self._about = pn.pane.HTML("", sizing_mode="stretch_width")
-        self._board, self._all = (pn.Column(sizing_mode="stretch_width") for _ in range(2))
+        self._board, self._paired, self._all = (pn.Column(sizing_mode="stretch_width") for _ in range(3))
         self._trained = pn.Card(
             self._drawn, self.curves.view, title="Training curves, a line per seed", sizing_mode="stretch_width",
             margin=(8, 5),
         )  # fmt: skip
         self.view = pn.Column(
-            pn.FlexBox(*self._selects.values(), many), self._about, self._board, self._trained, claims_card(session),
-            self._all, sizing_mode="stretch_width",
+            pn.FlexBox(*self._selects.values(), many), self._about, self._board, self._paired, self._trained,
+            claims_card(session), self._all, sizing_mode="stretch_width",
         )  # fmt: skip
 
     def show(self) -> None:
@@ -127,15 +128,17 @@ class RunsPage(Page):
         metric, direction, baseline = self._offer(clean)
         source, target = direction.split(" → ")
 
-        def compute() -> tuple[pd.DataFrame, pd.DataFrame]:
-            made = runs.leaderboard(metric, source, target)
-            return made, runs.differences(metric, source, target, baseline) if len(made) > 1 else pd.DataFrame()
-
-        def tell(made: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-            self._tell(*made, metric=metric, direction=_direction(direction), baseline=baseline)
+        def tell(made: pd.DataFrame) -> None:
+            with pn.io.hold():
+                self._tell(made, metric=metric, direction=_direction(direction))
             self._offer_curves(runs)
+            if len(made) > 1:
+                self._paired.objects = [pn.pane.HTML(WAIT)]
+                differences = partial(runs.differences, metric, source, target, baseline)
+                self.session.later("paired", differences, lambda versus: self._tell_paired(versus, baseline))
 
-        self.session.later("board", compute, tell)
+        self._paired.objects = []
+        self.session.later("board", lambda: runs.leaderboard(metric, source, target), tell)
 
     def _offer(self, clean: pd.DataFrame) -> tuple[str, str, str]:
         """What there is to choose from, each select for those before it, and what is shown of it."""
@@ -158,31 +161,28 @@ class RunsPage(Page):
         finally:
             self._own = False
 
-    def _tell(
-        self, made: pd.DataFrame, versus: pd.DataFrame, *, metric: str, direction: str, baseline: str
-    ) -> None:  # fmt: skip
+    def _tell(self, made: pd.DataFrame, *, metric: str, direction: str) -> None:
         names = made["variant"].tolist()
         seeds = f"{int(made['seeds'].sum())} runs of {len(names)} methods"
         first = made[:_DOTS].assign(variant=[_short(name) for name in names[:_DOTS]])
         some = f"; the best {_DOTS} of {len(names)} are drawn" if len(names) > _DOTS else ""
         told = f"{seeds} on {self._selects['data'].value}; runs on other data are never averaged with them{some}."
         self._about.object = f'<div class="lk-none lk-runs" data-n="{int(made["seeds"].sum())}">{text(told)}</div>'
-        shown = [
+        about = "<b>Leaderboard</b>: mean over seeds, n test samples of a seed; a click on a row opens page Compare"
+        self._board.objects = [
             drawing(views.leaderboard_plot(first, metric=metric, direction=direction)),
-            pn.pane.HTML("<b>Leaderboard</b>: mean over seeds, n test samples of a seed; a click on a row compares it"),
+            pn.pane.HTML(about),
             board(made, _BOARD, on_row=lambda row: self._compare(names[row])),
         ]
-        if len(versus):
-            others = versus["variant"].tolist()
-            about = (
-                f"<b>Paired differences to {text(baseline)}</b> on n samples that both have; effect: Cohen's d; "
-                "p (Holm): corrected for the number of methods"
-            )
-            shown += [
-                pn.pane.HTML(about),
-                board(versus, _DIFFERENCES, on_row=lambda row: self._compare(others[row])),
-            ]
-        self._board.objects = shown
+
+    def _tell_paired(self, versus: pd.DataFrame, baseline: str) -> None:
+        others = versus["variant"].tolist()
+        about = (
+            f"<b>Paired differences to {text(baseline)}</b> on n samples that both have; effect: Cohen's d; "
+            "p (Holm): corrected for the number of methods"
+        )
+        made = board(versus, _DIFFERENCES, on_row=lambda row: self._compare(others[row]))
+        self._paired.objects = [pn.pane.HTML(about), made]
 
     def _offer_curves(self, runs: Comparison) -> None:
         """The methods that were trained, the shown run's and the baseline first."""
@@ -212,7 +212,7 @@ class RunsPage(Page):
         self._runs = None
         self._about.object = ""
         self._trained.visible = False
-        self._board.objects = [notice(why)]
+        self._board.objects, self._paired.objects = [notice(why)], []
 
 
 def _direction(pair: str) -> str:

@@ -13,7 +13,7 @@ from dashboards.parts import notice
 
 _LISTED = {
     "id": ("run", 230), "variant": ("variant", 120), "seed": ("seed", 70), "state": ("state", 105), "n": ("n", 70),
-    "modalities": ("modalities", 170), "created": ("created (UTC)", 150), "reason": ("reason", 320),
+    "modalities": ("modalities", 170), "created": ("created (UTC)", 150), "reason": ("reason", 290),
 }  # fmt: skip
 
 

@@ -68,7 +68,8 @@ def test_differences_are_those_of_the_same_samples(app, runs_root):
         assert row["A"] == pytest.approx(a.groupby("seed")["value"].mean().mean(), abs=1e-4)
         assert row["kind"] == wanted.kind
     shown = page._numbers.objects[1].value
-    assert shown["p_holm"].tolist() == pytest.approx(stats.holm(shown["p"].to_numpy(dtype=float)).tolist(), nan_ok=True)
+    p = np.concatenate([page.versus.differences(metric)["p"].to_numpy(dtype=float) for metric in page.versus.metrics])
+    assert shown["p_holm"].tolist() == pytest.approx(stats.holm(p).tolist(), nan_ok=True)
     assert set(page._metric.options.values()) == set(page.versus.metrics)
     drawn = page._effects.objects[0].object
     assert f"image → text (n = {rows.loc['image → text', 'n']})" in str(drawn.opts.get("plot").kwargs["yticks"])

@@ -25,7 +25,8 @@ def opened(root: Path, **query: str) -> App:
 
 
 def boards(app: App) -> list:
-    return [part for part in app.pages["Runs"]._board.objects if hasattr(part, "titles")]
+    page = app.pages["Runs"]
+    return [part for part in [*page._board.objects, *page._paired.objects] if hasattr(part, "titles")]
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_what_is_not_complete_comes_first_with_the_reason(runs_root, tmp_path, f
 
 def test_claims_are_those_of_the_studies(runs_root):
     app = opened(runs_root)
-    card = app.pages["Runs"].view.objects[4]
+    card = app.pages["Runs"].view.objects[5]
     assert not card.objects[0].objects  # nothing is judged before somebody asks
     card.collapsed = False
     told, table = card.objects[0].objects
