@@ -168,7 +168,7 @@ class RobustnessPage(Page):
         else:
             rows = self.levels.query("corruption == @self.chosen.corruption and corrupted == @self.chosen.corrupted")
             drawn = self._clickable(views.severity_curves(rows, metric=self.metric), self.chosen)
-            drawn = drawn.opts(responsive=True, height=440, min_width=520, backend="bokeh")
+            drawn = drawn.opts(height=440, backend="bokeh")
             found = robust.areas(self.runs, self.metric, self.pair, self.chosen, baseline=self._method())
             kinds = views.kinds(rows["interval"])
             self._areas.objects = [pn.pane.Markdown(f"{_AREA} Intervals: {kinds}."), table(found)]

@@ -206,9 +206,10 @@ class WhatIfPage(Page):
             try:
                 levels = moments.levels(content, curve)
                 drawn = views.severity_curves(levels, metric=FIELD).opts(
-                    hooks=[self._mark_severity], responsive=True, height=300, min_width=400, backend="bokeh"
+                    hooks=[self._mark_severity], height=300, backend="bokeh"
                 )
-                self._drawn.objects = [pn.pane.HoloViews(drawn, backend="bokeh", linked_axes=False)]
+                wide = {"linked_axes": False, "sizing_mode": "stretch_width"}
+                self._drawn.objects = [pn.pane.HoloViews(drawn, backend="bokeh", **wide)]
             except StoreError as error:
                 self._drawn.objects = [notice(str(error))]
         for span in self._spans:

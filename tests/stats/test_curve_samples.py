@@ -13,6 +13,7 @@ from labkit.stats import (
     failure_shares,
     first_failures,
     levels_over_samples,
+    newly_failed,
     numbers_over_samples,
     sample_curves,
 )
@@ -67,6 +68,15 @@ def test_a_sample_that_was_not_asked_at_some_severity_is_left_out() -> None:
     made = fields()
     gone = (made["key"] == "k3") & (made["severity"] == 2) & (made["target"] == "text")
     assert len(first_failures(sample_curves(made[~gone]))) == len(first_failures(sample_curves(made))) - 4
+
+
+def test_newly_failed_are_those_that_were_found_when_clean() -> None:
+    made = fields(methods=("clip",), seeds=1)
+    found = newly_failed(sample_curves(made), 2)
+    values = made[made["target"] != "speech"].set_index(["key", "target", "severity"])["value"]
+    lost = {k for k, t, s in values.index if s == 2 and values[k, t, 0.0] == 1 and values[k, t, 2.0] == 0}
+    assert found == sorted(lost)
+    assert 0 < len(found) < 30
 
 
 def test_ties_fail_below_the_threshold() -> None:

@@ -118,6 +118,45 @@ def test_bokeh_draws_the_panels(curves) -> None:
     assert [{item.label.value for item in legend.items} for legend in shown] == [{"chance", "clip", "cca", "gotma"}]
 
 
+def test_panels_are_in_the_order_that_is_told(curves) -> None:
+    levels = stats.curve_levels(curves)
+    titles = [
+        hv.Store.lookup_options("bokeh", panel, "plot").kwargs["title"]
+        for panel in views.robustness_panels(levels, metric="mrr")
+    ]
+    told = [f"{views.words(corruption)} of {corrupted}" for corruption, corrupted in views.panel_order(levels)]
+    assert titles == told
+    assert told[0] == "defocus blur of image"
+
+
+@pytest.mark.parametrize("backend", ["bokeh", "matplotlib"])
+def test_curves_of_one_corruption_are_its_levels(curves, backend: str) -> None:
+    levels = stats.curve_levels(curves).query("corruption == 'motion_blur'")
+    overlay = views.severity_curves(levels, metric="mrr")
+    assert hv.render(overlay, backend=backend)
+    plt.close("all")
+    lines = {line.label: line for line in overlay if isinstance(line, hv.Curve)}
+    rows = levels[levels["method"] == "cca"].sort_values("severity")
+    np.testing.assert_allclose(lines["cca"].dimension_values("value"), rows["value"])
+    title = hv.Store.lookup_options("bokeh", overlay, "plot").kwargs["title"]
+    assert "under motion blur of image; n = 50" in title
+    assert "95% t over 2 seeds" in title
+
+
+def test_curves_of_several_corruptions_are_refused(curves) -> None:
+    with pytest.raises(ValueError, match="got 4: use robustness_panels"):
+        views.severity_curves(stats.curve_levels(curves), metric="mrr")
+
+
+def test_first_failures_have_one_color_in_histograms_and_maps(shares) -> None:
+    colors = views.first_colors([np.inf, 2.0, 0.0, 1.0])
+    assert list(colors) == ["when clean", "severity 1", "severity 2", "never"]
+    assert len(set(colors.values())) == 4
+    figure = hv.render(views.failure_histogram(shares), backend="bokeh")
+    drawn = {item.label.value: item.renderers[0].glyph.line_color for item in figure.legend[0].items}
+    assert drawn == colors
+
+
 def overview(curves: pd.DataFrame, number: str = "kept") -> pd.DataFrame:
     made = views.robustness_overview(stats.curve_numbers(curves), metric="mrr", number=number)
     return made.get(0).data
