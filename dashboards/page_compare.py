@@ -29,9 +29,9 @@ ALL, OWN = "all in common", "the shown run's"
 _BASELINE = "clip"  # B until somebody chooses
 _OFFERED = 100  # methods in the select at a time; the filter finds the others
 _NUMBERS = {
-    "metric": ("metric", 175), "direction": ("direction", 150), "A": ("A", 70), "B": ("B", 70),
+    "metric": ("metric", 160), "direction": ("direction", 145), "A": ("A", 70), "B": ("B", 70),
     "difference": ("A less B", 85), "low": ("low", 70), "high": ("high", 75), "p_holm": ("p (Holm)", 90),
-    "effect_size": ("effect", 90), "seeds": ("seeds", 70), "n": ("n", 65), "kind": ("interval and test", 195),
+    "effect_size": ("effect", 90), "seeds": ("seeds", 70), "n": ("n", 65), "kind": ("interval and test", 175),
 }  # fmt: skip
 _SETTINGS = {"setting": ("setting", 190), "A": ("A", 190), "B": ("B", 190)}
 

@@ -63,6 +63,7 @@ class TopologyPage(Page):
         clear.on_click(lambda _: self._clear())
         controls = pn.FlexBox(self._space, self._step, clear, align_items="end")
         facts = pn.FlexBox(self._told, chosen, gap="14px", align_items="start", sizing_mode="stretch_width")
+        self._chosen.styles = {"height": "150px", "overflow-y": "auto"}  # the drawings stay where they are
         self._told.styles, chosen.styles = grow(2, 500), grow(3, 540)
         self.view = pn.Column(controls, self._message, facts, self._rows, sizing_mode="stretch_width")
 
