@@ -67,6 +67,8 @@ class RobustnessPage(Page):
         self._drawing = pn.Column(sizing_mode="stretch_width")
         self._told = pn.pane.HTML(_hint(), sizing_mode="stretch_width")
         self._failing = pn.pane.HTML("", sizing_mode="stretch_width")
+        self._try = pn.widgets.Button(label="Try the first in What-if", width=180, disabled=True)
+        self._at: Curve | None = None  # where was clicked
         self._message, self._body, self._areas = (pn.Column(sizing_mode="stretch_width") for _ in range(3))
         self.view = self._layout()
 
@@ -102,6 +104,7 @@ class RobustnessPage(Page):
         keys = robust.failing(self.session.store.open(run_id), curve, severity, self.pair)
         known = self.session.select_keys(keys)
         rows = self.content.rows_of(keys)
+        self._at, self._try.disabled = curve, not len(rows)
         whose = "this run" if run_id == self.session.run else f"run {run_id} ({method})"
         missing = f" {len(keys) - known} of them are not in this run." if known < len(keys) else ""
         where = self.direction or "any direction"
@@ -154,7 +157,7 @@ class RobustnessPage(Page):
         assert self.runs is not None
         told = readiness.lacking(self.content, ("curves",))
         self._message.objects = [notice(part.told(self.content)) for part in told]
-        self._told.object, self._failing.object = _hint(), ""
+        self._told.object, self._failing.object, self._try.disabled = _hint(), "", True
         self._body.visible = bool(self.runs.ids)
         if not self.runs.ids:
             return
@@ -194,10 +197,14 @@ class RobustnessPage(Page):
     def _layout(self) -> pn.Column:
         maps = pn.widgets.Button(label="See them on the maps", width=180)
         color = pn.widgets.Button(label="Color the maps by first failure", width=220)
+        self._try.on_click(lambda _: self._what_if())
         maps.on_click(lambda _: self.session.go("Manifolds"))
         color.on_click(lambda _: self._color())
         side = pn.Column(
-            self._told, pn.FlexBox(maps, color), self._failing, styles={"flex": "2 1 360px", "min-width": "0"}
+            self._told,
+            pn.FlexBox(maps, color, self._try),
+            self._failing,
+            styles={"flex": "2 1 360px", "min-width": "0"},
         )
         self._body.objects = [
             pn.FlexBox(*self._selects.values()),
@@ -205,6 +212,13 @@ class RobustnessPage(Page):
             self._areas,
         ]
         return pn.Column(self._message, self._body, sizing_mode="stretch_width")
+
+    def _what_if(self) -> None:
+        """Put the first of the selected samples into focus, and open the page that encodes it anew."""
+        rows = np.flatnonzero(self.session.selection.mask)
+        if self._at is not None and len(rows):
+            self.session.selection.focus = int(rows[0])
+            self.session.go("What-if", {"modality": self._at.corrupted, "corruption": self._at.corruption})
 
     def _color(self) -> None:
         """Open the maps, colored by the severity at which each sample first fails."""

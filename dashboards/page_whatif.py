@@ -6,6 +6,7 @@ star stands at the mean place of its nearest stored points, as `labkit.project` 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from dashboards.live import Model, opened
 from dashboards.map_set import JOINT, MapSet
 from dashboards.moments import Found, Moment
 from dashboards.page import Page
-from dashboards.parts import legend, notice, offer, text
+from dashboards.parts import legend, notice, text
 from dashboards.previews import preview
 from dashboards.robust import FIELD, Curve
 from dashboards.session import Session
@@ -89,16 +90,17 @@ class WhatIfPage(Page):
             self._enable(model)
             return
         self.model = model
-        offer(self._modality, model.modalities, first=self.modality)
+        _offer(self._modality, model.modalities, self.modality)
         self._modality_changed()
 
     @param.depends("modality", watch=True)
     def _modality_changed(self) -> None:
         """Offer what fits the modality, once its encoder is loaded."""
-        model, modality = self.model, self._modality.value
-        if model is None or modality is None:
+        model = self.model
+        if model is None:
             return
-        self.modality = modality
+        _follow(self._modality, self.modality)
+        self.modality = modality = str(self._modality.value)
         self._enable("")
         self._numbers.object = _WAIT
         self.session.later("what-if encoder", lambda: model.refusal(modality), self._ready)
@@ -106,11 +108,10 @@ class WhatIfPage(Page):
     def _ready(self, refusal: str) -> None:
         if self.model is None:
             return
-        offer(self._corruption, self.model.corruptions(self.modality), first=self.corruption)
+        _offer(self._corruption, self.model.corruptions(self.modality), self.corruption)
         self._enable(refusal)
         if not refusal:
-            self.corruption = self._corruption.value
-            self._severity.value = self.severity
+            self.corruption = str(self._corruption.value)
             self._ask()
 
     def _enable(self, refusal: str) -> None:
@@ -129,6 +130,8 @@ class WhatIfPage(Page):
         model, row, content = self.model, self.session.selection.focus, self.session.content
         if model is None or content is None or self._severity.disabled or not self.corruption:
             return
+        _follow(self._corruption, self.corruption)
+        self._severity.value = self.severity
         self._draw_curve()
         if row is None or row not in content.present(self.modality):
             told = "" if row is None else f"This thing has no {words(self.modality)}."
@@ -251,6 +254,18 @@ class WhatIfPage(Page):
             pn.FlexBox(left, right, align_items="start", gap="14px", sizing_mode="stretch_width"),
             sizing_mode="stretch_width",
         )
+
+
+def _offer(select: pn.widgets.Select, values: Sequence[str], wanted: str) -> None:
+    """Put values into a select; the wanted one is chosen if it is among them."""
+    chosen = wanted if wanted in values else next(iter(values), None)
+    select.param.update(options={words(v): v for v in values}, value=chosen)
+
+
+def _follow(select: pn.widgets.Select, value: str) -> None:
+    """Let a select show a value, if it offers it."""
+    if value in select.options.values():
+        select.value = value
 
 
 def _ranks(content: Content, moment: Moment, found: Found) -> str:

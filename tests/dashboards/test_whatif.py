@@ -136,6 +136,23 @@ def test_a_severity_takes_less_than_a_second_once_the_encoder_is_loaded(page):
     assert "severity 5" in page._items.object
 
 
+def test_a_click_on_a_curve_leads_here_with_what_fails(root, run):
+    app = App(Session(Store(root)), {"run": run.id, "page": "What-if"})
+    page, curves = app.pages["What-if"], app.pages["Robustness"]
+    assert page.modality == "image"
+    app.session.page = "Robustness"
+    curves.curve = "word_drop of text"
+    level = curves.levels.query("corruption == 'word_drop' and corrupted == 'text' and severity == 5").iloc[0]
+    curves.click(curves.chosen, 5.0, level["value"])
+    curves._what_if()
+    assert app.session.page == "What-if"
+    assert (page.modality, page.corruption) == ("text", "word_drop")
+    assert (page._modality.value, page._corruption.value) == ("text", "word_drop")
+    assert app.session.selection.mask[app.session.selection.focus]
+    page._severity.value = 5
+    assert any(rank > 10 for rank, _ in page.found.ranks.values())
+
+
 def test_a_curve_that_is_not_measured_names_the_command(page, run):
     page._corruption.value = "character_drop"
     assert f"labkit robustness {run.id}" in page._drawn.objects[0].object
