@@ -19,7 +19,7 @@ from dashboards import robust
 from dashboards.content import Content
 from dashboards.frames import Shown
 from dashboards.session import FIELDS, FIRST, MEASURES
-from labkit.store import StoreError
+from labkit.store import NotComputedError, StoreError
 from labkit.views import density, first_colors
 from labkit.views.colors import MISSING, category_colors, modality_colors
 from labkit.views.density import Counts, Extent
@@ -227,6 +227,9 @@ def _paint(of: Frame, content: Content, color: str) -> Paint:
     if color in MEASURES:
         try:
             values = _field(content, of, MEASURES[color])
+        except NotComputedError:
+            told = f"The {color} is not computed for this run: `labkit diagnose {content.run.id}` does it."
+            return Paint(*_by_modality(of), problem=told)
         except StoreError as error:
             return Paint(*_by_modality(of), problem=str(error))
         top = float(np.nanmax(values)) if np.isfinite(values).any() else 1.0

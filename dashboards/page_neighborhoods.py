@@ -15,7 +15,7 @@ import param
 from dashboards import frames, maps
 from dashboards.content import SPACES, Content
 from dashboards.frames import FrameControls
-from dashboards.items import card, listed, partner_table
+from dashboards.items import card, listed, partner_table, partners
 from dashboards.keys import Keys
 from dashboards.map_set import JOINT, MapSet
 from dashboards.neighborhood import Neighborhood, around
@@ -114,10 +114,10 @@ class NeighborhoodsPage(Page):
         def found() -> tuple[Neighborhood | None, str]:
             try:
                 hood = around(content, row, step=step, k=k)
-                ranks = partner_table(content, np.array([row]), step=shown)
+                own = partner_table(content, partners(content, np.array([row]), step=shown), step=shown)
             except StoreError as error:
                 return None, str(notice(str(error)).object)
-            return hood, ranks + listing(content, hood)
+            return hood, own + listing(content, hood)
 
         self.session.later("neighborhood", found, self._tell)
 

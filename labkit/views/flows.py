@@ -24,7 +24,7 @@ _COLUMNS = ("row_key", "col_key", "mass")
 _FAINTEST, _REST = 0.15, "other labels"
 MOST_LABELS = 14
 _PERCENT = hv.Dimension("percent", unit="%", value_format=lambda value: f"{value:.1f}")
-_ROOM = (-210, 1210)  # for the labels beside a drawing that is 1000 wide
+_ROOM = (-260, 1260)  # for the labels beside a drawing that is 1000 wide
 
 
 def flows_from(coupling: pd.DataFrame, keys: Iterable[str], *, per_sample: int, reverse: bool = False) -> pd.DataFrame:
@@ -126,9 +126,9 @@ def label_flows(coupling: pd.DataFrame, points: pd.DataFrame, *, reverse: bool =
     """
     _check(coupling)
     labels = points.set_index("key")["label"].astype(object).where(lambda s: s.notna(), "(none)").astype(str)
-    unknown = ~(coupling["row_key"].isin(labels.index) & coupling["col_key"].isin(labels.index))
-    if unknown.any():
-        raise ValueError(f"key {coupling.loc[unknown, 'row_key'].iloc[0]!r} of the plan, or its column, is no sample's")
+    keys = pd.concat([coupling["row_key"], coupling["col_key"]])
+    if len(unknown := keys[~keys.isin(labels.index)]):
+        raise ValueError(f"key {unknown.iloc[0]!r} of the plan is not among the points")
     table = pd.DataFrame(
         {
             "from_label": labels.loc[coupling["row_key"]].to_numpy(),
