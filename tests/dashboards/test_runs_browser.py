@@ -31,7 +31,7 @@ def figures(page, selector: str = "m.title.text.includes('during the training')"
     """Data of the lines of drawings."""
     return page.evaluate(f"""() => Array.from(Bokeh.documents[0]._all_models.values())
       .filter(m => m.type === "Figure" && {selector})
-      .map(m => ({{title: m.title.text, lines: m.renderers.map(r => Object.fromEntries(
+      .map(m => ({{title: m.title.text, lines: m.renderers.filter(r => r.data_source).map(r => Object.fromEntries(
         Object.entries(r.data_source.data).map(([k, v]) => [k, Array.from(v)])))}}))""")
 
 
