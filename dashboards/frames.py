@@ -17,6 +17,7 @@ from dashboards.session import COLORS, GAPS, Session
 from labkit.views import words
 
 METHODS = ("umap", "tsne", "pca")
+_FRAME = 900  # milliseconds for which the player shows a step
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class FrameControls:
 
     Attributes:
         view: the controls.
-        player: of the training's steps; empty where there is one step only.
+        player: plays the steps of the training; empty where there is one step only.
     """
 
     def __init__(self, session: Session) -> None:
@@ -98,12 +99,11 @@ class FrameControls:
         )
         for widget, name in ((self.method, "projection"), (self.gap, "gap"), (self.color, "color")):
             widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
-        self._steps = pn.widgets.DiscretePlayer(
-            label="Step of the training", options=["final"], value="final", interval=900, loop_policy="once",
-            show_loop_controls=False, show_value=True, scale_buttons=0.85,
-            visible_buttons=["previous", "pause", "play", "next"], width=230, height=64,
-        )  # fmt: skip
+        self._steps = pn.widgets.Select(label="Step of the training", options=["final"], value="final", width=150)
         self._steps.param.watch(lambda event: self._set("step", event.new), "value")
+        self._play = pn.widgets.Toggle(label="Play", width=60, margin=(20, 5, 0, 0))
+        self._play.param.watch(self._played, "value")
+        self._clock: Any = None
         self.player = pn.Row()
         self.view = pn.Row(self.method, self.gap, self.color, sizing_mode="stretch_width")
 
@@ -114,12 +114,29 @@ class FrameControls:
             offer(self.method, methods(content), first=shown.method)
             self.method.value, self.gap.value, self.color.value = shown.method, shown.gap, self._session.color
             steps = [s for s in content.steps if s in content.run.steps("projections").get(shown.name, ())]
-            if steps != self._steps.options:
-                self._steps.param.update(options=steps, value=shown.step)
-            self._steps.value = shown.step
-            self.player.objects = [self._steps] if len(steps) > 1 else []
+            self._steps.param.update(options=steps, value=shown.step)
+            if bool(self.player.objects) != (len(steps) > 1):
+                self.player.objects = [self._steps, self._play] if len(steps) > 1 else []
         finally:
             self._own = False
+
+    def advance(self) -> None:
+        """Show the next step of the training; after the last one the player stops."""
+        steps = list(self._steps.options)
+        at = steps.index(self._steps.value) + 1
+        if at < len(steps):
+            self._steps.value = steps[at]
+        if at + 1 >= len(steps):
+            self._play.value = False
+
+    def _played(self, event: Any) -> None:
+        if event.new:
+            if self._steps.value == self._steps.options[-1]:
+                self._steps.value = self._steps.options[0]
+            self._clock = pn.state.add_periodic_callback(self.advance, period=_FRAME)
+        elif self._clock is not None:
+            self._clock.stop()
+        self._play.label = "Pause" if event.new else "Play"
 
     def _set(self, name: str, value: Any) -> None:
         if not self._own and value:

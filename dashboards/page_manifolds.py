@@ -45,8 +45,8 @@ class ManifoldsPage(Page):
 
     space = param.Selector(default="shared space", objects=list(SPACES), doc="Where neighbors are looked up.")
     k = param.Integer(default=8, bounds=(1, 30), label="neighbors", doc="How many.")
-    links = param.Boolean(default=True, label="lines between partners", doc="In the joint map, for the selection.")
-    contours = param.Boolean(default=False, label="contours", doc="Curves around 25, 50, 75 and 90 % of the points.")
+    links = param.Boolean(default=True, label="Partner lines", doc="In the joint map, for the selection.")
+    contours = param.Boolean(default=False, label="Contours", doc="Curves around 25, 50, 75 and 90 % of the points.")
     search = param.String(default="", label="search captions", doc="Selects what contains the text.")
     gesture = param.Selector(default="replace", objects=GESTURES, label="a lasso or box", doc="What a gesture does.")
 
@@ -198,7 +198,10 @@ class ManifoldsPage(Page):
         undo.on_click(lambda _: self.session.selection.undo())
         save = pn.widgets.FileDownload(callback=self._csv, filename="selection.csv", label="Selected keys (csv)")
         search = self._own({"search": {"type": pn.widgets.TextInput}})
-        ticks = [pn.Param(self.param[name], margin=(14, 4, 0, 4)) for name in ("links", "contours")]
+        ticks = [
+            pn.Param(self.param[name], widgets={name: {"type": pn.widgets.Toggle, "width": 140}}, margin=(15, 0, 0, 0))
+            for name in ("links", "contours")
+        ]
         does = pn.Param(self.param.gesture, widgets={"gesture": {"width": 190}}, margin=0)
         tools = pn.FlexBox(
             self._controls.player, does, *ticks, self._count, clear, undo, save, align_items="center", gap="2px 8px"
