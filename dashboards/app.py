@@ -13,6 +13,7 @@ from typing import Any
 import holoviews as hv
 import panel as pn
 import param
+from panel.io.resources import LOCAL_DIST
 
 from dashboards import items, parts, readiness, styles, url
 from dashboards.catalog import Listing
@@ -119,7 +120,8 @@ class App:
         elif asked:
             try:
                 info = self.session.store.open(asked).info
-                why = f"run {asked} is {info['status']}" + (f": {info['error']}" if info["error"] else "")
+                why = f"run {asked} is {info.get('status', 'damaged')}"
+                why += f": {info['error']}" if info.get("error") else ""
             except StoreError as error:
                 why = str(error)
             told.append(f"The address asks for another run, but {why}")
@@ -289,6 +291,9 @@ def _no_runs(session: Session) -> list[Any]:
 def session() -> Any:
     """The page of one browser session, which follows the URL it was opened with and keeps it up to date."""
     pn.extension("tabulator", "filedropper", raw_css=[items.STYLE, parts.STYLE])  # holds for one session
+    if pn.state.curdoc is not None:
+        # of several processes the one that the websocket reaches may not have sent the page, which would have set this
+        pn.state.curdoc.template_variables.setdefault("dist_url", LOCAL_DIST)
     location = pn.state.location
     query = {} if location is None else {k: str(v) for k, v in location.query_params.items()}
     user, writable = served_user()
