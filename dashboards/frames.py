@@ -99,7 +99,7 @@ class FrameControls:
         )
         for widget, name in ((self.method, "projection"), (self.gap, "gap"), (self.color, "color")):
             widget.param.watch(lambda event, name=name: self._set(name, event.new), "value")
-        self._steps = pn.widgets.Select(label="Step of the training", options=["final"], value="final", width=150)
+        self._steps = pn.widgets.Select(label="Step of the training", options=["final"], value="final", width=130)
         self._steps.param.watch(lambda event: self._set("step", event.new), "value")
         self._play = pn.widgets.Toggle(label="Play", width=60, margin=(20, 5, 0, 0))
         self._play.param.watch(self._played, "value")

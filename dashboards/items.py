@@ -91,23 +91,22 @@ def partners(content: Content, rows: np.ndarray, *, step: str = "final") -> dict
 def partner_table(content: Content, found: Mapping[tuple[str, str], Ranks], *, step: str = "final") -> str:
     """Per direction: pairs, median rank of the true partner, median distances of it and by chance, and the gap."""
     lines, sampled = [], ""
+    several = any(ranks.pairs > 1 for ranks in found.values())  # of one pair there is no chance and no gap
     for (source, target), ranks in found.items():
-        rank = f"{np.median(ranks.rank):.0f} of {ranks.last:,}"
-        chance = f"{np.median(ranks.chance):.2f}" if len(ranks.chance) else ""
-        cells = (
+        cells = [
             f"{ranks.pairs:,}",
-            rank,
+            f"{np.median(ranks.rank):.0f} of {ranks.last:,}",
             f"{np.median(ranks.distance):.2f}",
-            chance,
-            f"{ranks.gap:.2f}" if ranks.pairs > 1 else "",
-        )
+        ]
+        if several:
+            cells += [f"{np.median(ranks.chance):.2f}" if len(ranks.chance) else "", f"{ranks.gap:.2f}"]
         numbers = "".join(f"<td>{text(c)}</td>" for c in cells)
         lines.append(f"<tr><td>{text(source)} → {text(target)}</td>{numbers}</tr>")
         if len(ranks.rank) < ranks.pairs:
             sampled = f"Medians of a random sample of {len(ranks.rank):,} pairs"
             sampled += f", ranked against {2 * len(ranks.rank):,} random targets." if content.is_large else "."
     where = "shared space" if step == "final" else f"shared space, step {step}"
-    names = (where, "pairs", "median rank", "median distance", "by chance", "gap")
+    names = (where, "pairs", "median rank", "median distance", *(("by chance", "gap") if several else ()))
     head = "".join(f'<th title="{text(_MEANING.get(n, ""))}">{text(n)}</th>' for n in names)
     note = f'<div class="lk-none">{sampled}</div>' if sampled else ""
     return f'<table class="lk-num"><tr>{head}</tr>{"".join(lines)}</table>{note}'

@@ -32,6 +32,7 @@ NOTE = (
 )
 _NOTHING = '<div class="lk-none">Click a point to keep it here, with its nearest neighbors in every modality.</div>'
 _NOBODY = '<div class="lk-none">Rest on a point: all its items, whatever the modality, are shown here.</div>'
+_OUTLINE = {"button_type": "primary", "button_style": "outline"}
 _KEPT = '<div class="lk-none">It is the thing in focus.</div>'
 GESTURES = {"replaces the selection": "replace", "adds to it": "add", "takes from it": "remove"}
 
@@ -44,11 +45,11 @@ class ManifoldsPage(Page):
     parts = ("maps",)
 
     space = param.Selector(default="shared space", objects=list(SPACES), doc="Where neighbors are looked up.")
-    k = param.Integer(default=8, bounds=(1, 30), label="neighbors", doc="How many.")
+    k = param.Integer(default=8, bounds=(1, 30), label="Neighbors", doc="How many.")
     links = param.Boolean(default=True, label="Partner lines", doc="In the joint map, for the selection.")
     contours = param.Boolean(default=False, label="Contours", doc="Curves around 25, 50, 75 and 90 % of the points.")
-    search = param.String(default="", label="search captions", doc="Selects what contains the text.")
-    gesture = param.Selector(default="replace", objects=GESTURES, label="a lasso or box", doc="What a gesture does.")
+    search = param.String(default="", label="Search captions", doc="Selects what contains the text.")
+    gesture = param.Selector(default="replace", objects=GESTURES, label="A lasso or box", doc="What a gesture does.")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
@@ -199,7 +200,11 @@ class ManifoldsPage(Page):
         save = pn.widgets.FileDownload(callback=self._csv, filename="selection.csv", label="Selected keys (csv)")
         search = self._own({"search": {"type": pn.widgets.TextInput}})
         ticks = [
-            pn.Param(self.param[name], widgets={name: {"type": pn.widgets.Toggle, "width": 140}}, margin=(15, 0, 0, 0))
+            pn.Param(
+                self.param[name],
+                widgets={name: {"type": pn.widgets.Toggle, "width": 105, **_OUTLINE}},
+                margin=(15, 0, 0, 0),
+            )
             for name in ("links", "contours")
         ]
         does = pn.Param(self.param.gesture, widgets={"gesture": {"width": 190}}, margin=0)
@@ -215,7 +220,7 @@ class ManifoldsPage(Page):
             ("The thing under the pointer", self._hover),
             ("The thing in focus and its neighbors", self._card, self._own({"space": {}, "k": {}}), self._near),
             (
-                "The selection in numbers (everything while nothing is selected)",
+                "The selection in numbers (all if none)",
                 self._numbers,
                 self._distances,
                 self._line,

@@ -15,7 +15,7 @@ import pandas as pd
 import panel as pn
 import shapely
 from bokeh.events import RangesUpdate, SelectionGeometry, Tap
-from bokeh.models import ColumnDataSource, Range1d
+from bokeh.models import ColumnDataSource, HoverTool, Range1d
 
 from dashboards import pointer
 from dashboards.maps import Frame, Paint, counted
@@ -88,7 +88,7 @@ class MapPane:
             xlim=frame.extent[0], ylim=frame.extent[1], xaxis=None, yaxis=None,
             active_tools=["lasso_select", "wheel_zoom"],
             default_tools=["pan", "wheel_zoom", "reset", "save"], toolbar="above", shared_axes=False,
-            tools=["lasso_select", "box_select", *(["hover"] if told is not None and listen.hover is None else [])],
+            tools=["lasso_select", "box_select", *(["hover"] if told is not None else [])],
             backend_opts={"plot.toolbar.logo": None}, hooks=[self._attach], backend="bokeh",
         )  # fmt: skip
         self.view = pn.pane.HoloViews(base, backend="bokeh", linked_axes=False, sizing_mode="stretch_width", margin=4)
@@ -156,6 +156,10 @@ class MapPane:
         figure.on_event(SelectionGeometry, self._gesture)
         figure.on_event(Tap, lambda event: self.click(event.x, event.y))
         hover, press = self._listen.hover, self._listen.press
+        for tool in figure.select({"type": HoverTool}):
+            tool.update(visible=hover is None, limit=1)  # one thing; a list of all that are near hides the map
+            if hover is not None:  # the page shows more of it than a text
+                tool.tooltips = None
         if hover is not None and press is not None:
             pointer.listen(figure, lambda x, y: self._near(x, y, hover), press)
         fill = getattr(self._base.glyph, "fill_color", None)  # as the points, from column "color"; a picture has none

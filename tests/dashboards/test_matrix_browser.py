@@ -85,7 +85,7 @@ def test_the_keyboard_reaches_the_controls(visit):
     for _ in range(60):
         page.keyboard.press("Tab")
         reached.append(page.evaluate(FOCUSED))
-    wanted = ["Run", "Find", "Reload runs", "Projection", "Gap", "Color", "search captions", "Clear selection", "Undo"]
+    wanted = ["Run", "Find", "Reload runs", "Projection", "Gap", "Color", "Search captions", "Clear selection", "Undo"]
     found = [next((i for i, name in enumerate(reached) if name.startswith(want)), None) for want in wanted]
     assert None not in found, dict(zip(wanted, found, strict=True)) | {"reached": reached}
     assert found == sorted(found), "in the order in which they are read"
