@@ -191,7 +191,7 @@ def test_what_is_absent_names_the_command(run: Run) -> None:
             read()
     run.complete()
     for read in readers:
-        with pytest.raises(NotComputedError, match=f"not computed: `labkit (run|project) {run.id}"):
+        with pytest.raises(NotComputedError, match=f"not computed: `labkit (run|project|diagnose) {run.id}"):
             read()
     with pytest.raises(NotComputedError, match=f"its projections: none.; not computed: `labkit project {run.id}`"):
         run.projection("umap")
