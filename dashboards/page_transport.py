@@ -27,6 +27,7 @@ from labkit.views.flows import FLOW, PARTNER
 
 MOST = 200  # samples whose flows are drawn, one by one
 _LISTED = 40
+_LINKED = 60  # things whose partners are joined by lines; more would hide the flows
 _WIDTH = 560  # of the flow between labels, which cannot follow the width of the page
 _ARROW = " → "
 _HINT = (
@@ -87,7 +88,8 @@ class TransportPage(Page):
             )
             self._place.objects = [self.map.panes[JOINT].view]
             marks = f'<span style="color:{FLOW}">━</span> mass of the plan · '
-            marks += f'<span style="color:{PARTNER}">━</span> mass to the thing\'s own partner · thin gray: partners'
+            marks += f'<span style="color:{PARTNER}">━</span> mass to the own partner · '
+            marks += f'gray: partners of up to {_LINKED} things'
             named = legend(paint.coloring, self.session.color, pd.Series(paint.values))
             self._legend.object = f'{named}<div class="lk-legend">{marks}</div>'
         self._drawn = drawn
@@ -112,7 +114,7 @@ class TransportPage(Page):
         mask = np.zeros(len(self.content.points), dtype=bool)
         mask[rows] = True
         with pn.io.hold():
-            self.map.mark(mask, selection.focus, links=bool(keys))
+            self.map.mark(mask, selection.focus, links=0 < len(rows) <= _LINKED)
             self.map.panes[JOINT].put("flows", lines)
         self._tell(keys, len(some))
 

@@ -21,6 +21,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from labkit.config import EvaluationConfig, RunConfig, TrainingConfig
+from labkit.diagnosis.stored import diagnose_run
 from labkit.run import execute
 from labkit.store import Run, Store
 
@@ -115,6 +116,14 @@ def served_root(runs_root, hostile_run, failed_run, tmp_path_factory) -> Path:
     hostile_run(folder)
     failed_run(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def diagnosed(served_root) -> Run:
+    """A served run with plans, topology and a measure per sample."""
+    found = Store(served_root).open("procrustes-s0")
+    diagnose_run(found, measures=("diagram_distance_h0",))
+    return Store(served_root).open(found.id)
 
 
 @pytest.fixture(scope="session")
