@@ -222,7 +222,8 @@ class App:
         """A theme is part of the page that the server sends, so it takes a reload; the URL keeps everything else."""
         location = pn.state.location
         if location is not None:
-            location.update_query(**{**self.state, "theme": "default" if self.session.dark else "dark"})
+            asked: dict[str, Any] = {**self.state, "theme": "default" if self.session.dark else "dark"}
+            location.update_query(**asked)
             location.reload = True
 
 
@@ -302,7 +303,8 @@ def session() -> Any:
 
     def tell(*_: object) -> None:
         if location is not None:
-            location.update_query(**app.state)
+            asked: dict[str, Any] = {**app.state}
+            location.update_query(**asked)
 
     tell()
     app.told = tell

@@ -21,7 +21,8 @@ from dashboards.map_set import JOINT, MapSet
 from dashboards.neighborhood import Neighborhood, around
 from dashboards.page import Page
 from dashboards.parts import legend, notice, table, text
-from dashboards.session import FIELDS, MEASURES, Session
+from dashboards.session import MEASURES, Session
+from labkit import views
 from labkit.store import StoreError
 
 _HINT = (
@@ -29,10 +30,10 @@ _HINT = (
     "Shaded in the lists: neighbors in two modalities or more."
 )
 _SCORES = {
-    "neighborhood_preservation": "neighborhood overlap above chance",
+    "neighborhood_preservation": "overlap above chance",
     "curvature_alignment": "curvature difference",
     "gromov_wasserstein": "GW distortion",
-    "hubness": "hubness (skewness)",
+    "hubness": "hubness (skew)",
 }
 
 
@@ -229,20 +230,21 @@ def _measures(content: Content) -> list[Any]:
         return [notice(str(error))]
     rows = scores[scores["metric"].isin(_SCORES) & (scores["corruption"] == "none") & (scores["step"] == "final")]
     there = set(rows["metric"])
-    wanted = {name for name, metric in {**FIELDS, **MEASURES}.items() if not content.run.has("fields", metric, "final")}
-    lacks = ", ".join(sorted(wanted - set(FIELDS) | (wanted & {"neighborhood preservation"})))
+    lacks = ", ".join(name for name, metric in MEASURES.items() if not content.run.has("fields", metric, "final"))
     told = [notice(f"Not computed for this run: {lacks}. `labkit diagnose {content.run.id}` does it.")] if lacks else []
     if not there:
         return told
-    spans = [f"[{low:.3g}, {high:.3g}]" for low, high in zip(rows["low"], rows["high"], strict=True)]
+    values = zip(rows["value"], rows["low"], rows["high"], strict=True)
     shown = pd.DataFrame(
         {
             "measure": rows["metric"].map(_SCORES),
             "between": [f"{a} – {b}" if b else a for a, b in zip(rows["source"], rows["target"], strict=True)],
-            "value": [f"{value:.3g}" for value in rows["value"]],
-            "95 % interval": spans,
+            "value and interval": [f"{value:.3g} [{low:.3g}, {high:.3g}]" for value, low, high in values],
             "n": rows["n"],
-            "over": rows["interval"],
         }
     ).sort_values("measure", kind="stable", ignore_index=True)
-    return [*told, pn.pane.Markdown("The same as numbers of the test samples of this run:"), table(shown)]
+    return [
+        *told,
+        pn.pane.Markdown(f"The same as numbers of the test samples ({views.kinds(rows['interval'])}):"),
+        table(shown),
+    ]

@@ -74,7 +74,7 @@ class TopologyPage(Page):
         mapped = frames.chosen(self.session, content) if content.run.has("projections") else None
         lacking = f"Maps not computed for this run: `labkit project {content.run.id}` does it."
         self._message.objects = [notice(t) for t in (problem, "" if mapped else lacking) if t]
-        drawn = (content, step, mapped, self.session.color)
+        drawn = (content, step, mapped, self.session.painted)
         if drawn == self._drawn:
             return
         first, moved = not self._drawn, self._drawn[:2] != drawn[:2]
@@ -129,7 +129,7 @@ class TopologyPage(Page):
         if mapped is None:
             return None
         frame = maps.frame(content, mapped)
-        paint = maps.paint(content, frame, self.session.color)
+        paint = maps.paint(content, frame, self.session.painted)
         return MapSet(content, frame, paint, on_area=self.session.selection.select, on_click=self._click)
 
     def _row(self, modality: str) -> pn.FlexBox:

@@ -82,14 +82,12 @@ class TransportPage(Page):
         paint = maps.paint(self.content, frame, self.session.painted)
         drawn = (self.content, shown.name, shown.step, self.session.painted)
         if drawn != self._drawn:
-            select, focus = self.session.selection.select, self.session.selection
-            self.map = MapSet(
-                self.content, frame, paint, on_area=select, on_click=lambda row: focus.param.update(focus=row)
-            )
+            select = self.session.selection.select
+            self.map = MapSet(self.content, frame, paint, on_area=select, on_click=self._focus)
             self._place.objects = [self.map.panes[JOINT].view]
             marks = f'<span style="color:{FLOW}">━</span> mass of the plan · '
             marks += f'<span style="color:{PARTNER}">━</span> mass to the own partner · '
-            marks += f'gray: partners of up to {_LINKED} things'
+            marks += f"gray: partners of up to {_LINKED} things"
             named = legend(paint.coloring, self.session.color, pd.Series(paint.values))
             self._legend.object = f'{named}<div class="lk-legend">{marks}</div>'
         self._drawn = drawn
@@ -124,6 +122,9 @@ class TransportPage(Page):
             self._offer()
             self._read()
             self.mark()
+
+    def _focus(self, row: int) -> None:
+        self.session.selection.focus = row
 
     def _chosen(self, name: str, value: str | None) -> None:
         if not self._own and value is not None:
