@@ -85,6 +85,7 @@ class ManifoldsPage(Page):
             self._hover.object = _NOBODY
         self._shown = drawn
         self.maps.contour(self.contours)
+        self._tell_distances()
 
     def mark(self) -> None:
         """Mark the selection in all maps, and say what it is in numbers."""
@@ -127,21 +128,25 @@ class ManifoldsPage(Page):
         self._later("near", self._near, near)
 
     def _tell_numbers(self, rows: np.ndarray) -> None:
-        """Ranks and distances of the partners of some samples, once they are computed."""
+        content, step = self.content, self.session.step
+        self._later(
+            "numbers", self._numbers, lambda: partner_table(content, partners(content, rows, step=step), step=step)
+        )
+
+    def _tell_distances(self) -> None:
+        """Distances of all partners at this step; not of each selection, for drawing costs as much as a lasso."""
         content, step = self.content, self.session.step
 
-        def computed() -> tuple[str, Any]:
+        def computed() -> Any:
             try:
-                found = partners(content, rows, step=step)
-            except StoreError as error:
-                return str(notice(str(error)).object), None
-            return partner_table(content, found, step=step), _distances(found)
+                return _distances(partners(content, np.arange(len(content.points)), step=step))
+            except StoreError:  # the numbers say so
+                return None
 
-        def put(told: tuple[str, Any]) -> None:
-            self._numbers.object, self._distances.object = told
-            self._distances.visible = told[1] is not None
+        def put(drawn: Any) -> None:
+            self._distances.param.update(object=drawn, visible=drawn is not None)
 
-        self.session.later("numbers", computed, put)
+        self.session.later("distances", computed, put)
 
     def _later(self, name: str, pane: pn.pane.HTML, compute: Callable[[], str]) -> None:
         """Put a table on the page once it is computed, or the sentence that says why it cannot be."""
@@ -219,12 +224,8 @@ class ManifoldsPage(Page):
         cards = (
             ("The thing under the pointer", self._hover),
             ("The thing in focus and its neighbors", self._card, self._own({"space": {}, "k": {}}), self._near),
-            (
-                "The selection in numbers (all if none)",
-                self._numbers,
-                self._distances,
-                self._line,
-            ),
+            ("The selection in numbers (all if none)", self._numbers, self._line),
+            ("All partners at this step", self._distances),
         )
         right = pn.Column(styles=_grow(2, 420))
         for title, *shown in cards:
