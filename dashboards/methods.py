@@ -70,7 +70,7 @@ def methods(listing: Listing, data: str, own: str = "") -> list[Method]:
     Args:
         listing: all runs.
         data: see `data_of`.
-        own: a run whose method comes first of its variant.
+        own: a run whose method comes first of its variant, and which stands for its seed there.
     """
     return list(_methods(listing, data, own))
 
@@ -108,6 +108,8 @@ def _methods(listing: Listing, data: str, own: str) -> tuple[Method, ...]:
     found: dict[str, dict[int, str]] = {}
     for i, record in complete.items():  # oldest first, so the newest of a seed stays
         found.setdefault(configuration(record), {})[record["seed"]] = i
+    if own in complete:  # stands for its seed, even if the same was measured again
+        found[configuration(complete[own])][complete[own]["seed"]] = own
 
     def first(runs: dict[int, str]) -> Mapping[str, Any]:
         return complete[next(iter(runs.values()))]

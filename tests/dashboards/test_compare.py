@@ -223,3 +223,17 @@ def test_a_single_run_and_hostile_texts(tmp_path, hostile_run, markup):
     texts = [part.object for part in page.view.select() if isinstance(getattr(part, "object", None), str)]
     assert not any("<script" in t or "<img src=x" in t for t in texts)
     assert markup in next(iter(page._data.options))  # a select escapes its options
+
+
+def test_a_run_that_was_measured_again_stands_for_its_seed(runs_root, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(runs_root, root)
+    old = Store(root).open("cca-s0")
+    again = EvaluationConfig(corruptions=("feature_masking",), bootstrap=100)
+    new = execute(RunConfig(variant="cca", evaluation=again), root=root, device="cpu")
+    assert new.id != old.id
+    for run in (old.id, new.id):
+        page = opened(root, run=run, **{"compare.other": Store(root).open("procrustes-s0").id}).pages["Compare"]
+        assert page.versus is not None
+        assert page.versus.seeds == [0, 1]
+        assert run in page.a.ids
