@@ -7,7 +7,7 @@ the visible page; the other pages draw when somebody looks at them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import holoviews as hv
@@ -58,14 +58,14 @@ class App:
         query: what the URL asks for; see `url.written`.
 
     Attributes:
-        pages: by title.
+        pages: by title, each made when it is first asked for.
         drawn: titles of the pages that were seen.
         told: called when something has changed that the URL has to say.
     """
 
     def __init__(self, session: Session, query: dict[str, str] | None = None) -> None:
         self.session = session
-        self.pages = {kind.title: kind(session) for kind in PAGES}
+        self.pages = _Pages(session, self._tell)
         self.drawn: set[str] = set()
         self._fresh: set[str] = set()
         self._marked: set[str] = set()
@@ -96,7 +96,7 @@ class App:
     @property
     def state(self) -> dict[str, str]:
         """What the URL needs to bring this back."""
-        return url.written(self.session, [page for title, page in self.pages.items() if title in self.drawn])
+        return url.written(self.session, [self.pages[title] for title in self.pages if title in self.drawn])
 
     def refresh(self, *, fresh: bool = False) -> None:
         """Look at the store again: new runs appear, what has changed is drawn anew.
@@ -110,9 +110,12 @@ class App:
             self._list()
             self._changed()
 
+    def _tell(self) -> None:
+        self.told()
+
     def _ask(self, query: dict[str, str]) -> None:
         """Bring back what the URL names; what it cannot have is said."""
-        unknown = url.restore(self.session, self.pages.values(), query)
+        unknown = url.restore(self.session, PAGES, self.pages, query)
         told = [f"The address asks for what is not known here: {', '.join(unknown)}."] if unknown else []
         asked = query.get("run", "")
         if asked in self.session.listing.labels.values():
@@ -227,6 +230,33 @@ class App:
             location.reload = True
 
 
+class _Pages(Mapping[str, Page]):
+    """Pages by title; most visitors see few of them, and a page costs a tenth of a second to make.
+
+    Args:
+        session: whose pages.
+        told: called when something of a page has changed that the URL keeps.
+    """
+
+    def __init__(self, session: Session, told: Callable[[], None]) -> None:
+        self._session, self._told = session, told
+        self._kinds = {kind.title: kind for kind in PAGES}
+        self._made: dict[str, Page] = {}
+
+    def __getitem__(self, title: str) -> Page:
+        if title not in self._made:
+            page = self._made[title] = self._kinds[title](self._session)
+            if page.keep:
+                page.param.watch(lambda *_: self._told(), list(page.keep))
+        return self._made[title]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+
 class _Bar:
     """Picker, filter, readiness and buttons above the tabs."""
 
@@ -301,15 +331,12 @@ def session() -> Any:
     state = Session(Store(), dark=query.get("theme") == "dark", user=user, writable=writable)
     app = App(state, query)
 
-    def tell(*_: object) -> None:
+    def tell() -> None:
         if location is not None:
             asked: dict[str, Any] = {**app.state}
             location.update_query(**asked)
 
     tell()
     app.told = tell
-    for page in app.pages.values():
-        if page.keep:
-            page.param.watch(tell, list(page.keep))
     pn.state.add_periodic_callback(app.refresh, period=_POLL)
     return app.template()

@@ -28,14 +28,22 @@ def written(session: Session, pages: Iterable[Page]) -> dict[str, str]:
     return state
 
 
-def restore(session: Session, pages: Iterable[Page], query: Mapping[str, str]) -> list[str]:
+def restore(
+    session: Session, kinds: Iterable[type[Page]], pages: Mapping[str, Page], query: Mapping[str, str]
+) -> list[str]:
     """Bring back what a URL names, but for the run.
+
+    Args:
+        session: what all pages share.
+        kinds: of pages that there are.
+        pages: by title; those that the URL says nothing of are not asked for.
+        query: the URL.
 
     Returns:
         What it names that does not exist.
     """
     unknown = []
-    known = {"page": {page.title for page in pages}}
+    known = {"page": set(pages)}
     for name in ("page", "step", "projection", "gap", "color", "under"):
         value = query.get(name, "")[:_MOST]
         if not value:
@@ -45,10 +53,11 @@ def restore(session: Session, pages: Iterable[Page], query: Mapping[str, str]) -
             setattr(session, name, value)
         else:
             unknown.append(f"{name} {value}")
-    for page in pages:
-        for name in page.keep:
-            if (text := query.get(f"{page.key}.{name}", "")[:_MOST]) and not _set(page, name, text):
-                unknown.append(f"{page.key}.{name} {text}")
+    for kind in kinds:
+        for name in kind.keep:
+            asked = f"{kind.title.lower()}.{name}"
+            if (text := query.get(asked, "")[:_MOST]) and not _set(pages[kind.title], name, text):
+                unknown.append(f"{asked} {text}")
     return unknown
 
 
