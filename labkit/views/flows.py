@@ -24,7 +24,7 @@ _COLUMNS = ("row_key", "col_key", "mass")
 _FAINTEST, _REST = 0.15, "other labels"
 MOST_LABELS = 14
 _PERCENT = hv.Dimension("percent", unit="%", value_format=lambda value: f"{value:.1f}")
-_ROOM = (-260, 1260)  # for the labels beside a drawing that is 1000 wide
+_ROOM = (-320, 1320)  # for the labels beside a drawing that is 1000 wide
 
 
 def flows_from(coupling: pd.DataFrame, keys: Iterable[str], *, per_sample: int, reverse: bool = False) -> pd.DataFrame:
