@@ -231,9 +231,7 @@ def manifold_of(
     axes: dict[str, object] = {"xlabel": f"{what} 1 (no unit)", "ylabel": f"{what} 2 (no unit)"}
     bare = {"xaxis": "bare", "yaxis": "bare"}
     overlay = both(overlay, bokeh=axes, mpl={**axes, **bare})
-    count = (
-        f"n = {len(frame)} points" if selection is None else f"{int(selection.sum())} of {n} samples selected"
-    )
+    count = f"n = {len(frame)} points" if selection is None else f"{int(selection.sum())} of {n} samples selected"
     title = f"{modality or 'all modalities'}, colored by {words(colors.column)}; {count}"
     return framed(overlay, title=title, size=(760, 480), legend="right")
 

@@ -67,7 +67,9 @@ def of(table: pd.DataFrame, modality: str | None) -> pd.DataFrame:
 def test_an_area_holds_what_shapely_says(frame, table, modality):
     points, random = of(table, modality), np.random.default_rng(1)
     for _ in range(20):
-        corners = random.normal(size=2) + random.normal(size=(random.integers(3, 30), 2)) * random.choice([0.02, 0.4, 3])
+        corners = random.normal(size=2) + random.normal(size=(random.integers(3, 30), 2)) * random.choice(
+            [0.02, 0.4, 3]
+        )
         area = shapely.Polygon(corners)
         if not area.is_valid:
             area = area.convex_hull

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -235,3 +236,15 @@ def test_the_study_uses_the_best_of_the_recorded_search():
     assert set(best) == set(used)
     for variant in set(used) - {"identity"}:
         assert (used[variant].options, used[variant].training) == (best[variant].options, best[variant].training)
+
+
+def test_what_the_dashboard_costs_is_what_the_committed_benchmark_measured():
+    found = pd.read_csv(ROOT / "results" / "benchmarks" / "dashboard.csv")
+    million = found[found["run"].str.startswith("1,000,000")].set_index("what")["value"]
+    told = f"takes {million['lasso']:.2f} s and the server {million['memory with the first session'] / 1000:.1f} GB"
+    assert told in " ".join((ROOT / "README.md").read_text().split())
+    table = (ROOT / "docs" / "benchmarks.md").read_text()
+    for row in found.itertuples():
+        verdict = "met" if row.value < row.budget else "NOT MET"
+        line = f"| {row.run} | {row.what} | {row.value:.3g} {row.unit} | < {row.budget:g} {row.unit} | {verdict} |"
+        assert line in table
