@@ -30,6 +30,7 @@ WIDTH = 590  # of a figure: two stand side by side
 
 _TEMPLATE = """
 {% from macros import embed %}
+{% block css_resources %}{% endblock %}{# another package may have registered style sheets to fetch #}
 {% block js_resources %}<script>{{ bokeh }}</script>{% endblock %}
 {% block postamble %}<meta name="viewport" content="width=device-width"><style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }

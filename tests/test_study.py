@@ -445,3 +445,16 @@ def test_export_of_curves_tells_what_is_kept(
     assert failures.groupby(["corruption", "corrupted", "method"])["share"].sum().round(6).eq(1).all()
     with pytest.raises(FileNotFoundError, match="labkit study export large"):
         results.failures("large")
+
+
+def test_notebooks_that_a_killed_study_left_beside_complete_runs_are_removed(write, tmp_path):
+    path, root = write(variants=[{"variant": "cca"}]), tmp_path / "runs"
+    study = studies.load(str(path))
+    (outcome,) = studies.run(study, root=root, jobs=1)
+    left = root / jobs.SCRATCH / f"{outcome.run_id}-1.ipynb"
+    other = root / jobs.SCRATCH / "another-s0-0123456789-1.ipynb"
+    for notebook in (left, other):
+        notebook.write_text("{}")
+    assert studies.run(study, root=root, jobs=1) == [outcome]
+    assert not left.exists()
+    assert other.exists()

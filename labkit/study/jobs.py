@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,7 @@ def run(study: Study, *, root: Path | str | None = None, jobs: int | None = None
     with explained("make", store.root):
         (store.root / SCRATCH).mkdir(parents=True, exist_ok=True)
     outcomes = {} if rerun else _finished(store, planned)
+    _clear(store.root / SCRATCH, outcomes)
     check_data([p.config for p in planned if p.config.run_id not in outcomes])
     logging.getLogger("papermill").setLevel(logging.ERROR)
     # every notebook is one thread wide: as many run side by side as there are cores
@@ -161,6 +162,12 @@ def _execute(store: Store, job: Job, rerun: bool) -> list[Outcome]:
         outcomes |= _attempt(store, Job(job.cell, left), rerun)
         left, rerun = tuple(c for c in left if c.run_id not in outcomes), False
     return [outcomes[c.run_id] for c in job.configs]
+
+
+def _clear(scratch: Path, finished: Iterable[str]) -> None:
+    """Remove notebooks of complete runs, which a study that was killed had no time to remove."""
+    for run_id in finished:
+        (scratch / f"{run_id}-1.ipynb").unlink(missing_ok=True)
 
 
 def _attempt(store: Store, job: Job, rerun: bool) -> dict[str, Outcome]:

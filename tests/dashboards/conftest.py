@@ -152,9 +152,9 @@ def address(served_root):
     assert "WARNING" not in told, told
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Chromium, which continuous integration must have."""
+    """Chromium, which continuous integration must have; its event loop would disturb the tests of other modules."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         if os.environ.get("CI"):

@@ -7,8 +7,6 @@ from urllib.parse import parse_qs, urlparse
 import numpy as np
 import pytest
 
-from labkit.diagnosis.stored import diagnose_run
-from labkit.store import Run, Store
 from tests.dashboards.screen import drag, to_pixels
 
 pytestmark = pytest.mark.browser
@@ -25,25 +23,17 @@ BARS = """() => Array.from(Bokeh.documents[0]._all_models.values())
   })"""
 
 
-@pytest.fixture(scope="module")
-def run(served_root) -> Run:
-    """A served run, diagnosed."""
-    found = Store(served_root).open("procrustes-s0")
-    diagnose_run(found, measures=("diagram_distance_h0",))
-    return Store(served_root).open(found.id)
-
-
 def drawings(page) -> dict[str, dict]:
     """Diagrams and barcodes by their titles, once all are laid out."""
     page.wait_for_function(f"({BARS})().length === 6 && ({BARS})().every(f => f.width > 100)")
     return {f["title"].split("\n")[0]: f for f in page.evaluate(BARS)}
 
 
-def test_bars_are_drawn_and_select_their_samples(visit, run):
-    page = visit(run=run.id, page="Topology", projection="pca")
+def test_bars_are_drawn_and_select_their_samples(visit, diagnosed):
+    page = visit(run=diagnosed.id, page="Topology", projection="pca")
     shown = drawings(page)
-    for modality in run.info["modalities"]:
-        bars, _ = run.topology(modality)
+    for modality in diagnosed.info["modalities"]:
+        bars, _ = diagnosed.topology(modality)
         finite = bars[np.isfinite(bars["death"])]
         dots = [d for d in shown[f"{modality} · final: diagram"]["drawn"] if "samples" in d and len(d["bar"])]
         drawn = {int(b): (x, y) for d in dots for b, x, y in zip(d["bar"], d["birth"], d["death"], strict=True)}
@@ -51,7 +41,7 @@ def test_bars_are_drawn_and_select_their_samples(visit, run):
         for bar, row in finite.iterrows():
             assert drawn[bar] == pytest.approx((row["birth"], row["death"]))
 
-    bars, _ = run.topology("image")
+    bars, _ = diagnosed.topology("image")
     loops = bars[bars["dimension"] == 1]
     bar = int((loops["death"] - loops["birth"]).idxmax())
     (place,) = to_pixels(shown["image · final: diagram"], bars.loc[[bar], ["birth", "death"]].to_numpy())
@@ -61,10 +51,10 @@ def test_bars_are_drawn_and_select_their_samples(visit, run):
     marked = drawings(page)["image · final: diagram"]["chosen"]
     assert (marked["birth"], marked["death"]) == ([bars["birth"][bar]], [bars["death"][bar]])
     page.wait_for_function(f"new URLSearchParams(location.search).get('topology.bars') === 'image:{bar}'")
-    assert parse_qs(urlparse(page.url).query)["run"] == [run.id]
+    assert parse_qs(urlparse(page.url).query)["run"] == [diagnosed.id]
 
     figure = drawings(page)["text · final: barcode"]
-    bars, _ = run.topology("text")
+    bars, _ = diagnosed.topology("text")
     code = next(d for d in figure["drawn"] if 1 in np.asarray(bars["dimension"])[np.asarray(d["bar"], dtype=int)])
     rows = sorted(zip(code["row"], code["bar"], code["death"], strict=True))[-3:]
     low, high = rows[0][0] - 0.4, rows[-1][0] + 0.4
