@@ -14,8 +14,8 @@ import pandas as pd
 import panel as pn
 import param
 
-from dashboards import frames, maps
-from dashboards.content import SPACES, Content, Ranks
+from dashboards import export, frames, maps
+from dashboards.content import SPACES, Ranks
 from dashboards.frames import FrameControls
 from dashboards.items import card, neighbors, partner_table, partners
 from dashboards.map_set import MapSet
@@ -94,7 +94,7 @@ class ManifoldsPage(Page):
         self._mark()
         told = f"{len(rows):,} of {n:,} things selected"
         self._count.object = f'<b class="lk-selected" data-n="{len(rows)}">{told}</b>'
-        self._line.object = f'<pre class="lk-code">{text(_python(self.content, rows))}</pre>'
+        self._line.object = f'<pre class="lk-code">{text(export.python_line(self.session, self.content))}</pre>'
         self._tell_numbers(rows if len(rows) else np.arange(n))
         self._focus()
 
@@ -194,8 +194,7 @@ class ManifoldsPage(Page):
     def _csv(self) -> io.StringIO:
         if self.session.content is None:
             return io.StringIO("key\n")
-        chosen = self.content.points.loc[self.session.selection.mask, ["key"]]
-        return io.StringIO(chosen.to_csv(index=False))
+        return io.StringIO(export.as_csv(self.session, self.content))
 
     def _layout(self) -> pn.FlexBox:
         clear = pn.widgets.Button(label="Clear selection")
@@ -264,13 +263,3 @@ def _distances(found: Mapping[tuple[str, str], Ranks]) -> Any:
 def _grow(share: int, width: int) -> dict[str, str]:
     """A column that takes its share of a row, and a row of its own where the page is narrow."""
     return {"flex": f"{share} 1 {width}px", "min-width": "0", "width": "auto"}
-
-
-def _python(content: Content, rows: np.ndarray) -> str:
-    """A line of Python that gives the selected samples."""
-    points = f'labkit.store.Store().open("{content.run.id}").points()'
-    if not len(rows):
-        return points
-    keys = content.points["key"].iloc[rows[:20]].tolist()
-    more = "" if len(rows) <= 20 else f"  # the first 20 of {len(rows)}; the csv has all"
-    return f'{points}.set_index("key").loc[{keys!r}]{more}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.dashboards.screen import FIGURES, drag, to_pixels
@@ -38,8 +39,7 @@ def test_a_lasso_is_followed_through_the_plan(visit, diagnosed):
     with page.expect_download() as download:
         page.get_by_text("Manifolds", exact=True).click()
         page.get_by_text("Selected keys (csv)").click()
-    keys = download.value.path().read_text().split("\n")[1:-1]
-    keys = [key.strip('"') for key in keys]
+    keys = pd.read_csv(download.value.path(), dtype=str)["key"].tolist()
     assert len(keys) == selected
     rows = table[table["col_key"].isin(keys)]
     assert n == rows["col_key"].nunique() > 5
